@@ -1,0 +1,199 @@
+"""A market's profile: its calendar, hours, units, costs and source, as facts read from one YAML file.
+
+A new market is one more file in `profiles/`; `base: other` starts from another file and replaces what it names.
+Sessions are computed in `market.calendar`; what cost and execution numbers mean is said in `odin_core.execution`."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from datetime import date, time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, cast
+from zoneinfo import ZoneInfo
+
+from odin_core.errors import OdinError, nearest
+
+PROFILES = Path(__file__).with_name("profiles")
+VOLUMES = ("traded", "ticks", "none")
+SIDES = ("long", "short")
+SOURCES = ("files", "synthetic", "postgres", "broker")
+
+
+class UnknownMarket(OdinError):
+    def __init__(self, name: str, folder: Path) -> None:
+        super().__init__(f"no market is called {name!r}; {nearest(name, profile_names(folder))}")
+
+
+class BadProfile(OdinError):
+    def __init__(self, name: str, field: str, value: object, rule: str) -> None:
+        super().__init__(f"profile of market {name!r}: {field} is {value!r}, but {rule}; correct profiles/{name}.yaml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialSession:
+    """A session that the calendar library misses, or whose hours differ. Local times; `why` is for people."""
+
+    date: date
+    open: time
+    close: time
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketProfile:
+    """The facts of one market. Times are local to `timezone`, prices and amounts in `currency`, rates are fractions.
+
+    `close` at or before `open` means the next day (a market that never closes has both at 00:00). `calendar_first` and
+    `calendar_last` bound the calendar, `first_partition` the partitions and the synthetic history; `range_first` and
+    `range_last` are the life's range where the user gives none (null: all that the market has)."""
+
+    name: str
+    calendar: str
+    calendar_first: date
+    calendar_last: date
+    first_partition: date
+    timezone: str
+    open: time
+    close: time
+    currency: str
+    volume: Literal["traded", "ticks", "none"]
+    tick_size: float
+    lot_size: int
+    source: Mapping[str, Any]
+    costs: Mapping[str, Mapping[str, float]]
+    execution: Mapping[str, float]
+    capital: float
+    carry_overnight: tuple[str, ...] = ()
+    tradable: bool = True
+    untradable: tuple[str, ...] = ()
+    special_sessions: tuple[SpecialSession, ...] = ()
+    non_sessions: tuple[date, ...] = ()
+    decision_points: tuple[str, ...] = ("close",)
+    range_first: date | None = None
+    range_last: date | None = None
+
+    def __post_init__(self) -> None:
+        ordered = self.calendar_first <= self.first_partition < self.calendar_last
+        self._require("first_partition", ordered, "it must lie within calendar_first and calendar_last")
+        self._require("volume", self.volume in VOLUMES, f"it must be one of {', '.join(VOLUMES)}")
+        self._require("tick_size", self.tick_size > 0, "it must be positive")
+        self._require("lot_size", self.lot_size >= 1, "it must be at least 1")
+        self._require("capital", self.capital > 0, "it must be positive")
+        self._require("carry_overnight", set(self.carry_overnight) <= set(SIDES), f"sides are {', '.join(SIDES)}")
+        self._require("decision_points", len(self.decision_points) > 0, "a session needs at least one")
+        kind = self.source.get("kind")
+        self._require("source", kind in SOURCES, f"its kind must be one of {', '.join(SOURCES)}")
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError):
+            raise BadProfile(self.name, "timezone", self.timezone, "it must be an IANA name") from None
+
+    def _require(self, field: str, holds: bool, rule: str) -> None:
+        if not holds:
+            raise BadProfile(self.name, field, getattr(self, field), rule)
+
+    def is_tradable(self, symbol: str) -> bool:
+        """Whether orders may be sent for a symbol: an index has prices but no orders."""
+        return self.tradable and symbol not in self.untradable
+
+
+def profile_names(folder: Path = PROFILES) -> list[str]:
+    """Names of the markets that have a profile, ascending."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+@lru_cache(maxsize=64)
+def load_profile(name: str, folder: Path = PROFILES) -> MarketProfile:
+    """The profile of a market. Raises UnknownMarket (with the nearest names) and BadProfile (field, value, rule)."""
+    raw = _read(name, folder)
+    known = {field.name: field for field in fields(MarketProfile)}
+    for key in raw:
+        if key not in known:
+            raise BadProfile(name, key, raw[key], f"no such field exists; {nearest(key, known)}")
+    for key, field in known.items():
+        if key != "name" and key not in raw and field.default is MISSING:
+            raise BadProfile(name, key, None, "it is required")
+    parsed = {key: _PARSERS.get(key, _as_is)(name, key, value) for key, value in raw.items()}
+    return MarketProfile(name=name, **parsed)
+
+
+def _read(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    import yaml  # 15 ms, only needed once a market is named
+
+    if name in seen:
+        raise BadProfile(name, "base", " -> ".join([*seen, name]), "a profile cannot start from itself")
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        raise UnknownMarket(name, folder)
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise BadProfile(name, "file", str(path), f"it is not YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(raw, dict):
+        raise BadProfile(name, "file", str(path), "it must be a mapping of fields")
+    base = raw.pop("base", None)
+    return raw if base is None else _read(str(base), folder, (*seen, name)) | raw
+
+
+def _as_is(name: str, field: str, value: object) -> object:
+    return value
+
+
+def _date(name: str, field: str, value: object) -> date:
+    if not isinstance(value, date):
+        raise BadProfile(name, field, value, "it must be a date, YYYY-MM-DD")
+    return value
+
+
+def _time(name: str, field: str, value: object) -> time:
+    try:
+        return time.fromisoformat(cast(str, value))
+    except (TypeError, ValueError):
+        raise BadProfile(name, field, value, 'it must be a quoted local time, as in "09:15"') from None
+
+
+def _number(name: str, field: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadProfile(name, field, value, "it must be a number")
+    return value
+
+
+def _list(name: str, field: str, value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise BadProfile(name, field, value, "it must be a list")
+    return value
+
+
+def _strings(name: str, field: str, value: object) -> tuple[str, ...]:
+    return tuple(str(item) for item in _list(name, field, value))
+
+
+def _dates(name: str, field: str, value: object) -> tuple[date, ...]:
+    return tuple(_date(name, field, item) for item in _list(name, field, value))
+
+
+def _mapping(name: str, field: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadProfile(name, field, value, "it must be a mapping")
+    return value
+
+
+def _special(name: str, field: str, value: object) -> tuple[SpecialSession, ...]:
+    found = []
+    for item in _list(name, field, value):
+        if not isinstance(item, dict) or set(item) != {"date", "open", "close", "why"}:
+            raise BadProfile(name, field, item, "each entry has exactly date, open, close and why")
+        hours = {edge: _time(name, f"{field}.{edge}", item[edge]) for edge in ("open", "close")}
+        found.append(SpecialSession(date=_date(name, field, item["date"]), why=str(item["why"]), **hours))
+    return tuple(found)
+
+
+_PARSERS = {
+    **dict.fromkeys(("calendar_first", "calendar_last", "first_partition", "range_first", "range_last"), _date),
+    **dict.fromkeys(("open", "close"), _time),
+    **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
+    **dict.fromkeys(("source", "costs", "execution"), _mapping),
+    **dict.fromkeys(("carry_overnight", "untradable", "decision_points"), _strings),
+    "special_sessions": _special,
+    "non_sessions": _dates,
+}

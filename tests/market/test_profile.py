@@ -1,0 +1,133 @@
+"""Profiles: one YAML file is a market, and a wrong one says which field, why, and which file to correct."""
+
+from datetime import date, time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from odin_core.errors import OdinError
+from odin_core.market.profile import BadProfile, UnknownMarket, load_profile, profile_names
+from tests.realdata import market_file
+
+MINIMAL = """
+calendar: XNYS
+calendar_first: 2020-01-01
+calendar_last: 2024-12-31
+first_partition: 2020-01-02
+timezone: America/New_York
+open: "09:30"
+close: "16:00"
+currency: USD
+volume: traded
+tick_size: 0.01
+lot_size: 1
+source: {kind: files}
+costs: {}
+execution: {}
+capital: 100000
+"""
+
+
+def written(folder: Path, text: str, name: str = "us") -> Path:
+    (folder / f"{name}.yaml").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_of_the_package_loads(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert set(profile.costs) == {"intraday", "delivery"}
+    assert profile.calendar_first <= profile.first_partition < profile.calendar_last
+
+
+def test_a_new_market_is_one_file(tmp_path):
+    profile = load_profile("us", written(tmp_path, MINIMAL))
+    assert (profile.open, profile.currency, profile.carry_overnight) == (time(9, 30), "USD", ())
+    assert profile.decision_points == ("close",)
+    assert profile_names(tmp_path) == ["us"]
+
+
+def test_a_profile_starts_from_its_base_and_replaces_what_it_names(tmp_path):
+    written(tmp_path, MINIMAL)
+    profile = load_profile("paper", written(tmp_path, "base: us\ncapital: 5000\n", name="paper"))
+    assert profile.capital == 5000
+    assert profile.calendar == "XNYS"
+
+
+def test_the_demo_trades_on_nse_terms():
+    demo, nse = load_profile("demo"), load_profile("nse")
+    for field in (
+        "calendar",
+        "open",
+        "close",
+        "special_sessions",
+        "costs",
+        "execution",
+        "tick_size",
+        "carry_overnight",
+    ):
+        assert getattr(demo, field) == getattr(nse, field)
+    assert (demo.range_first, demo.range_last) == (date(2023, 1, 2), date(2023, 6, 30))
+    assert demo.first_partition == date(2022, 10, 3)
+
+
+def test_published_charges_of_a_round_trip_of_a_lakh_intraday():
+    """Zerodha's calculator for 1,000 shares bought and sold at 100: brokerage 40, STT 25, exchange 5.94, stamp 3."""
+    rates = load_profile("nse").costs["intraday"]
+    value = 100_000.0
+    assert min(rates["brokerage_rate"] * value, rates["brokerage_cap"]) * 2 == 40
+    assert rates["sell_tax_rate"] * value == pytest.approx(25)
+    assert rates["exchange_rate"] * value * 2 == pytest.approx(5.94)
+    assert rates["stamp_rate"] * value == pytest.approx(3)
+    assert rates["regulator_rate"] * value * 2 == pytest.approx(0.2)
+
+
+def test_an_unknown_market_is_refused_with_the_nearest_name():
+    with pytest.raises(UnknownMarket, match=r"'nes'.*did you mean nse\?.*demo"):
+        load_profile("nes")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        pytest.param("open: 18:15", "open is 1095.*quoted local time", id="a bare time, which YAML reads as a number"),
+        pytest.param("tick_size: 0", "tick_size is 0.*positive", id="no tick"),
+        pytest.param("tick_size: five", "tick_size is 'five'.*number", id="text for a number"),
+        pytest.param("volume: some", "volume is 'some'.*traded, ticks, none", id="unknown kind of volume"),
+        pytest.param("tik_size: 1", "tik_size.*did you mean tick_size", id="misspelt field"),
+        pytest.param("timezone: Asia/Bombai", "timezone.*IANA", id="unknown zone"),
+        pytest.param("source: {kind: oracle}", "source.*kind", id="unknown source"),
+        pytest.param("first_partition: 2030-01-01", "first_partition.*within", id="partitions outside the calendar"),
+        pytest.param("calendar_last: soon", "calendar_last is 'soon'.*date", id="text for a date"),
+        pytest.param("carry_overnight: long", "carry_overnight.*list", id="one word for a list"),
+        pytest.param("special_sessions: [{date: 2024-01-20}]", "special_sessions.*exactly", id="session without hours"),
+        pytest.param("costs: 3", "costs.*mapping", id="number for a mapping"),
+        pytest.param("base: us", "base is 'us -> us'.*itself", id="its own base"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_rule_and_its_file(tmp_path, line, message):
+    kept = [kept for kept in MINIMAL.splitlines() if kept.split(":")[0] != line.split(":")[0]]
+    with pytest.raises(BadProfile, match=f"market 'us'.*{message}.*correct profiles/us.yaml"):
+        load_profile("us", written(tmp_path, "\n".join([*kept, line])))
+
+
+def test_a_missing_field_is_named(tmp_path):
+    with pytest.raises(BadProfile, match="currency is None, but it is required"):
+        load_profile("us", written(tmp_path, MINIMAL.replace("currency: USD\n", "")))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "open: [\n"])
+def test_a_file_that_is_no_mapping_is_an_error_of_the_user(tmp_path, text):
+    with pytest.raises(OdinError, match=r"correct profiles/us\.yaml"):
+        load_profile("us", written(tmp_path, text))
+
+
+def test_indices_have_prices_but_take_no_orders():
+    nse = load_profile("nse")
+    symbols = pl.read_parquet(market_file("nse_equity_1m_2016.parquet"), columns=["symbol", "volume"])
+    never_traded = symbols.group_by("symbol").agg(pl.col("volume").sum()).filter(pl.col("volume") == 0)["symbol"]
+    assert never_traded.sort().to_list() == [s for s in symbols["symbol"].unique().sort() if not nse.is_tradable(s)]
+    assert not nse.is_tradable("BANKNIFTY")
+    assert nse.is_tradable("RELIANCE")
