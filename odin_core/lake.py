@@ -4,16 +4,18 @@ A table is a folder, a partition is `<table>/session=YYYY-MM-DD/part.parquet`. W
 same folder and is renamed, so a reader sees the old file or the new one. Nothing here knows what a table means."""
 
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from odin_core.errors import OdinError
+from odin_core.errors import OdinError, nearest
 
 FILE = "part.parquet"
 
@@ -21,6 +23,11 @@ FILE = "part.parquet"
 class PartitionMissing(OdinError):
     def __init__(self, table: str, session: date, path: Path) -> None:
         super().__init__(f"{table} has no session {session} ({path}); materialise it or import its data first")
+
+
+class TableMissing(OdinError):
+    def __init__(self, table: str, root: Path, known: Iterable[str]) -> None:
+        super().__init__(f"no table {table!r} in {root}; {nearest(table, known) if known else 'it holds no table yet'}")
 
 
 class PartitionUnreadable(OdinError):
@@ -70,60 +77,79 @@ class Lake:
         return pl.concat(frames) if frames else pl.DataFrame()
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """All partitions, lazily, with the partition's date as column `session` where the file has none."""
-        return pl.scan_parquet(self.root / table / "session=*" / FILE, hive_partitioning=True, try_parse_hive_dates=True)
+        """All partitions, lazily, with the partition's date as column `session` where the file has none.
+        Raises TableMissing where the table holds no session."""
+        if next((self.root / table).glob(f"session=*/{FILE}"), None) is None:
+            raise TableMissing(table, self.root, self.tables())
+        files = self.root / table / "session=*" / FILE
+        return pl.scan_parquet(files, hive_partitioning=True, try_parse_hive_dates=True)
 
     def remove(self, table: str, session: date) -> None:
         shutil.rmtree(self.path(table, session).parent, ignore_errors=True)
 
 
 def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    frame.write_parquet(temporary, compression="zstd", compression_level=1)
-    os.replace(temporary, path)
+    """Write a Parquet file whole or not at all."""
+    _replace(path, lambda temporary: frame.write_parquet(temporary, compression="zstd", compression_level=1))
 
 
 def read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, hive_partitioning=False)
-    except (pl.exceptions.ComputeError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError) as error:
         raise PartitionUnreadable(path, str(error).splitlines()[0]) from error
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a small file whole or not at all."""
+    """Write a small file whole or not at all, UTF-8."""
+    _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """`write` a temporary file beside `path`, its name this thread's own, then rename it; an error removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def logical_hash(frame: pl.DataFrame, key: Iterable[str] = ()) -> str:
     """SHA-256 (hex) of what a table says: rows sorted by `key` (as they stand where it is empty), columns by name.
-    Chunking, compression, row groups and file metadata do not enter; dtypes, nulls and every bit of a float do."""
+    Chunking, compression, row groups and file metadata do not enter; dtypes, nulls and every bit of a float do.
+    `key` must identify a row: rows that share one keep the order in which they stand."""
     digest = hashlib.sha256()
-    ordered = frame.sort(list(key), nulls_last=True, maintain_order=True) if list(key) else frame
+    columns = list(key)
+    ordered = frame.sort(columns, nulls_last=True, maintain_order=True) if columns else frame
     for name in sorted(ordered.columns):
         _update(digest, name, ordered[name].rechunk())
     return digest.hexdigest()
 
 
 def _update(digest: "hashlib._Hash", name: str, column: pl.Series) -> None:
-    digest.update(f"{name}:{column.dtype}:{len(column)};".encode())
+    """Name, dtype and length first, then the nulls, then the values with nulls filled: no two columns share bytes."""
+    dtype = column.dtype
+    digest.update(json.dumps([name, str(dtype), len(column)]).encode())
     digest.update(np.packbits(column.is_null().to_numpy()).tobytes())
-    if column.dtype == pl.List or column.dtype == pl.Array:
-        as_list = column.cast(pl.List(column.dtype.inner))  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(dtype, (pl.List, pl.Array)):
+        as_list = column.cast(pl.List(dtype.inner))
         digest.update(as_list.list.len().fill_null(0).to_numpy().tobytes())
         _update(digest, "item", as_list.explode(empty_as_null=False, keep_nulls=False).rechunk())
-    elif column.dtype == pl.Struct:
+    elif isinstance(dtype, pl.Struct):
         for field in sorted(column.struct.fields):
-            _update(digest, field, column.struct.field(field))
-    elif column.dtype in (pl.String, pl.Categorical, pl.Enum, pl.Binary):
+            _update(digest, field, column.struct.field(field).rechunk())
+    elif dtype == pl.Binary:
+        values = column.fill_null(b"")
+        digest.update(values.bin.size().to_numpy().tobytes())
+        digest.update(b"".join(values))
+    elif dtype in (pl.String, pl.Categorical, pl.Enum) or dtype in (pl.Decimal, pl.Int128, pl.UInt128):
         text = column.cast(pl.String).fill_null("")
         digest.update(text.str.len_bytes().to_numpy().tobytes())
-        digest.update("".join(text).encode())
-    else:
+        digest.update((text.str.join("").item() or "").encode())
+    elif dtype != pl.Null:
         physical = column.to_physical()
         filled = physical.fill_null(False if physical.dtype == pl.Boolean else 0)
         digest.update(np.ascontiguousarray(filled.to_numpy()).tobytes())
