@@ -58,6 +58,11 @@ class Lake:
     def tables(self) -> list[str]:
         return sorted({p.parent.parent.name for p in self.root.glob(f"*/session=*/{FILE}")})
 
+    def tables_with(self, session: date) -> set[str]:
+        """Tables that hold a file for this session."""
+        names = (p.name for p in self.root.iterdir()) if self.root.is_dir() else ()
+        return {name for name in names if self.has(name, session)}
+
     def write(self, table: str, session: date, frame: pl.DataFrame) -> Path:
         """Write one partition atomically; an existing one is replaced. A kill leaves the old file or the new one."""
         path = self.path(table, session)
@@ -88,9 +93,9 @@ class Lake:
         shutil.rmtree(self.path(table, session).parent, ignore_errors=True)
 
 
-def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write a Parquet file whole or not at all."""
-    _replace(path, lambda temporary: frame.write_parquet(temporary, compression="zstd", compression_level=1))
+def write_parquet(frame: pl.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a Parquet file whole or not at all; `metadata` lies beside the schema and is no part of the content."""
+    _replace(path, lambda temporary: frame.write_parquet(temporary, compression="zstd", compression_level=1, metadata=metadata))
 
 
 def read_parquet(path: Path) -> pl.DataFrame:

@@ -1,0 +1,83 @@
+"""Group loop: the fold as one asset of four outputs.
+
+Decisions need the champion, the champion comes from replay, replay from decisions: acyclic by date, a cycle to Dagster.
+So the loop is one multi-asset that cannot be subset, with self-dependencies one session back and nothing else across
+time; the champion is asked of the registry, not declared. The thinking is in `odin_core.lifecycle`."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from odin_assets.assets.learning import log_week
+from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
+from odin_assets.resources import OdinHome, now, tell, users_mistakes
+from odin_core.lifecycle.run import SessionResult, run_sessions
+
+OUTPUTS = {  # in topological order, which is the order in which they must be yielded
+    "executions": ("What happened in the session: it carries out yesterday's recommendations. One row per leg.", ("price_history",)),
+    "replay_buffer": ("Decisions whose outcome became known: taken, skipped and rejected, in one schema.", ("executions",)),
+    "phase_state": ("Phase, exploration, equity and the reasons for all of it; one row.", ("replay_buffer",)),
+    "recommendations": ("The plan made at this close for the next session.", ("features", "phase_state")),
+}  # fmt: skip
+SHOWN = {
+    "executions": ("trades", "session_return"),
+    "replay_buffer": ("taken", "skipped", "rejected", "reward"),
+    "phase_state": ("phase", "phase_before", "epsilon", "drawdown", "equity", "status", "reason"),
+    "recommendations": ("filtered",),
+}
+
+
+def loop_asset(market: str) -> dg.AssetsDefinition:
+    def key(name: str) -> dg.AssetKey:
+        return dg.AssetKey([market, name])
+
+    specs = [
+        dg.AssetSpec(
+            key(name),
+            deps=[*map(key, same_session), dg.AssetDep(key(name), partition_mapping=BEFORE)],
+            description=description,
+            group_name="loop",
+            owners=["team:trading"],
+            kinds={"parquet", "numba"},
+            code_version="1",
+        )
+        for name, (description, same_session) in OUTPUTS.items()
+    ]
+
+    @dg.multi_asset(
+        name=f"{market}_loop",
+        specs=specs,
+        partitions_def=partitions_of(market).sessions,
+        backfill_policy=ONE_RUN,
+        can_subset=False,
+        pool=f"{market}_loop",
+    )
+    def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> Iterator[dg.MaterializeResult]:
+        sessions = [session_of(k) for k in context.partition_keys]
+        with users_mistakes():
+            life = odin.life_or_new(market, sessions[0])
+            data = odin.data(market)
+            for result in run_sessions(life, data, sessions, clock=now):
+                _show(context, market, life.id, life.config.live, result)
+                if data.calendar.is_last_session_of_week(result.session):
+                    log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
+                tell("loop", str(result.session))
+        for name in OUTPUTS:
+            yield dg.MaterializeResult(asset_key=key(name))
+
+    return loop
+
+
+def _show(context: dg.AssetExecutionContext, market: str, life: str, live: bool, result: SessionResult) -> None:
+    """Numbers for Dagit's plots and for the sensors, on each output's materialisation of the session."""
+    for name, shown in SHOWN.items():
+        numbers = {k: result.summary[k] for k in shown if k in result.summary}
+        facts = {"did": result.did, "life": life} | ({"live": live} if name == "phase_state" else {})
+        context.add_asset_metadata(
+            numbers | facts, asset_key=dg.AssetKey([market, name]), partition_key=str(result.session)
+        )
+    if result.did == "outdated":
+        context.log.warning(
+            f"{result.session}: its bars changed after it was decided on; nothing was recomputed. "
+            f"To recompute: odin life rewind --market {market} --to <the session before>"
+        )

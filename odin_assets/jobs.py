@@ -1,0 +1,80 @@
+"""Jobs: the session graph of a market as one job, and the two that sensors ask for."""
+
+import dagster as dg
+
+from odin_assets.assets.loop import OUTPUTS
+from odin_assets.partitions import partitions_of
+from odin_assets.resources import OdinHome, now, users_mistakes
+
+LOOP_NAMES = tuple(OUTPUTS)
+UPSTREAM = ("price_history", "data_quality", "features")
+
+
+def session_job_name(market: str) -> str:
+    return f"{market}_session"
+
+
+def market_jobs(market: str) -> list[dg.JobDefinition]:
+    return [_announce(market), _retrain(market)]
+
+
+def session_job(market: str):
+    """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
+    keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *LOOP_NAMES)]
+    return dg.define_asset_job(
+        session_job_name(market), selection=dg.AssetSelection.assets(*keys), partitions_def=partitions_of(market).sessions,
+        description="One more session, or a range: bars, quality, features, and the loop.",
+    )  # fmt: skip
+
+
+class Transition(dg.Config):
+    """A phase transition as the event log told it."""
+
+    life: str
+    session: str
+    phase_before: int
+    phase: int
+    reason: str
+
+
+def _announce(market: str) -> dg.JobDefinition:
+    @dg.op(name=f"{market}_announce_transition")
+    def announce(context: dg.OpExecutionContext, config: Transition, odin: OdinHome) -> None:
+        """Record the transition in the life's ledger and say it in the run's log."""
+        with users_mistakes():
+            from odin_core.lifecycle import life as lives
+
+            life = lives.load(odin.open(), config.life)
+            life.note(now(), "phase_transition", session=config.session, before=config.phase_before,
+                      after=config.phase, reason=config.reason)  # fmt: skip
+        context.log.info(f"{market}: phase {config.phase_before} → {config.phase} at {config.session}: {config.reason}")
+
+    @dg.job(name=f"{market}_announce", description="Record and announce a phase transition.")
+    def announce_job() -> None:
+        announce()
+
+    return announce_job
+
+
+class Retrain(dg.Config):
+    life: str
+    why: str
+
+
+def _retrain(market: str) -> dg.JobDefinition:
+    @dg.op(name=f"{market}_retrain_live")
+    def retrain(context: dg.OpExecutionContext, config: Retrain, odin: OdinHome) -> None:
+        """Train on everything up to the head and, if the gate passes it, promote for the sessions after the head."""
+        with users_mistakes():
+            from odin_core.lifecycle import life as lives
+            from odin_core.lifecycle.run import retrain_live
+
+            life = lives.load(odin.open(), config.life)
+            outcome = retrain_live(life, odin.data(market), why=config.why, clock=now)
+        context.log.info(f"{market}: {outcome}")
+
+    @dg.job(name=f"{market}_retrain", description="Retrain the live life outside its weekly turn, through the gate.")
+    def retrain_job() -> None:
+        retrain()
+
+    return retrain_job

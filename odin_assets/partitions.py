@@ -1,0 +1,53 @@
+"""Partitions of a market: exactly one sessions definition and one weekly one, shared by all its assets.
+
+Differing start dates split single runs and break windows, so nobody builds a second one. `end_offset=1` makes today's
+session and this week exist before they are over. Bars and symbols are rows, never partitions."""
+
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from functools import lru_cache
+
+import dagster as dg
+
+from odin_core.market.calendar import session_calendar
+from odin_core.market.profile import load_profile
+
+
+@dataclass(frozen=True)
+class MarketPartitions:
+    sessions: dg.TimeWindowPartitionsDefinition
+    weeks: dg.WeeklyPartitionsDefinition
+
+
+BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
+ONE_RUN = dg.BackfillPolicy.single_run()
+
+
+@lru_cache(maxsize=16)
+def partitions_of(market: str) -> MarketPartitions:
+    """Sessions (key YYYY-MM-DD) and weeks (key: the Monday) of a market, from its first partition to its calendar's end."""
+    profile = load_profile(market)
+    calendar = session_calendar(profile)
+    first, last = profile.first_partition, profile.calendar_last
+    monday = calendar.week_of(first)
+    sessions = dg.TimeWindowPartitionsDefinition(
+        start=_midnight(first),
+        end=_midnight(last),
+        cron_schedule="0 0 * * *",
+        fmt="%Y-%m-%d",
+        timezone=profile.timezone,
+        exclusions=[_midnight(day) for day in calendar.non_sessions(first, last)],
+        end_offset=1,
+    )
+    weeks = dg.WeeklyPartitionsDefinition(
+        start_date=_midnight(monday), end_date=_midnight(last), timezone=profile.timezone, day_offset=1, end_offset=1
+    )
+    return MarketPartitions(sessions, weeks)
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time())
+
+
+def session_of(key: str) -> date:
+    return date.fromisoformat(key)

@@ -1,0 +1,76 @@
+"""Resources: the home directory that a run works on, and DuckDB in memory over its lake."""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from odin_core.errors import OdinError
+from odin_core.home import Home, open_home
+from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.lifecycle.life import Life
+from odin_core.market.data import MarketData
+
+
+class OdinHome(dg.ConfigurableResource):
+    """The folder that holds everything a run writes; `odin --home DIR` and `make dev` set ODIN_HOME to it."""
+
+    path: str
+
+    def open(self) -> Home:
+        return open_home(self.path)
+
+    def life(self, market: str) -> Life | None:
+        """The life that Dagit, the schedules and the command line drive."""
+        return lives.current(self.open(), market)
+
+    def life_or_new(self, market: str, first: date) -> Life:
+        """The current life, or one with the default configuration that begins at `first`."""
+        return self.life(market) or lives.create(self.open(), market, LifeConfig(), first)
+
+    def data(self, market: str) -> MarketData:
+        """What the market's current life sees; without a life, what one with the default configuration would."""
+        life = self.life(market)
+        return MarketData.of(self.open(), market, life.config if life else LifeConfig())
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+Progress = Callable[[str, str], None]
+"""Told (asset, session) as each session of a range is done; the command line draws a bar with it."""
+
+_listeners: list[Progress] = []
+
+
+@contextmanager
+def listening(progress: Progress):
+    """Let `progress` hear of every session that assets finish in this process."""
+    _listeners.append(progress)
+    try:
+        yield
+    finally:
+        _listeners.remove(progress)
+
+
+def tell(asset: str, session: str) -> None:
+    for listener in _listeners:
+        listener(asset, session)
+
+
+@contextmanager
+def users_mistakes():
+    """Turn an OdinError into a failure that Dagit shows with its text, and that no retry would mend."""
+    try:
+        yield
+    except OdinError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+
+
+def duckdb_in_memory() -> DuckDBResource:
+    """In memory, so that no process ever holds a write lock that another one needs."""
+    return DuckDBResource(database=":memory:", connection_config={"threads": 2, "memory_limit": "1GB"})

@@ -1,0 +1,66 @@
+"""Sensors: phase transitions and failed runs.
+
+Each keeps its own cursor over the event log and does no I/O of its own: what is to be written is written by the run that
+it asks for, under a deterministic run key, so that a tick evaluated twice asks once."""
+
+import dagster as dg
+
+from odin_assets.jobs import Retrain, Transition
+from odin_assets.resources import OdinHome, now
+
+PAGE = 200  # events looked at per tick; the rest waits for the next one
+
+
+def phase_sensor(market: str, jobs: dict[str, dg.JobDefinition]) -> dg.SensorDefinition:
+    announce, retrain = jobs[f"{market}_announce"], jobs[f"{market}_retrain"]
+    key = dg.AssetKey([market, "phase_state"])
+
+    @dg.sensor(
+        name=f"{market}_phase_transitions",
+        jobs=[announce, retrain],
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Announces each phase transition; in a live life it also asks for a retrain through the gate.",
+    )
+    def phases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        after = int(context.cursor or "0")
+        found = context.instance.fetch_materializations(
+            dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=PAGE, ascending=True
+        ).records
+        if not found:
+            return dg.SkipReason("no session since the last look")
+        requests = [r for record in found for r in _requests(market, record, announce.name, retrain.name)]
+        return dg.SensorResult(run_requests=requests, cursor=str(found[-1].storage_id))
+
+    return phases
+
+
+def _requests(market: str, record: dg.EventLogRecord, announce: str, retrain: str) -> list[dg.RunRequest]:
+    event = record.asset_materialization
+    facts = {name: value.value for name, value in event.metadata.items()} if event else {}
+    if event is None or facts.get("did") != "ran" or facts["phase"] == facts["phase_before"]:
+        return []
+    transition = Transition(
+        life=str(facts["life"]), session=str(event.partition), phase=int(facts["phase"]),
+        phase_before=int(facts["phase_before"]), reason=str(facts["reason"]),
+    )  # fmt: skip
+    name = f"{transition.life}:{event.partition}:{transition.phase_before}-{transition.phase}"
+    wanted = [dg.RunRequest(run_key=f"announce:{name}", job_name=announce,
+                            run_config=dg.RunConfig(ops={f"{market}_announce_transition": transition}))]  # fmt: skip
+    if facts.get("live"):
+        order = Retrain(life=transition.life, why=f"phase {transition.phase_before} → {transition.phase}")
+        wanted.append(dg.RunRequest(run_key=f"retrain:{name}", job_name=retrain,
+                                    run_config=dg.RunConfig(ops={f"{market}_retrain_live": order})))  # fmt: skip
+    return wanted
+
+
+@dg.run_failure_sensor(
+    name="failed_runs",
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Records every failed run, with its error, in failures.jsonl of the home.",
+)
+def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
+    from odin_core.monitoring.failures import record_failure
+
+    error = context.failure_event.message or context.failure_event.event_specific_data
+    record_failure(odin.open(), at=now(), run_id=context.dagster_run.run_id, job=context.dagster_run.job_name, error=str(error))

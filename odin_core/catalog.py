@@ -1,0 +1,62 @@
+"""DuckDB as a lens: views over the lake's Parquet, named `<market>_<table>`. Nothing is copied and nothing is locked.
+
+`create_views` works on any connection (a notebook's own, in memory); `build_catalog` writes a file of the same views,
+whole, under a temporary name, and replaces the old one."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from odin_core.features.catalogue import features_version
+from odin_core.home import Home
+from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.market.data import MarketData
+from odin_core.market.profile import profile_names
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
+    """One view per table of each market's dataset and of its current life, each row with its `session`."""
+    made = []
+    for market in profile_names():
+        life = lives.current(home, market)
+        data = MarketData.of(home, market, life.config if life else LifeConfig())
+        tables = {t: data.lake.root / t for t in data.lake.tables() if not t.startswith("features_")}
+        if data.lake.sessions(data.features_table):
+            tables["features"] = data.lake.root / f"features_{features_version()}"
+        if life:
+            tables |= {t: life.lake.root / t for t in life.lake.tables()}
+        for table, folder in sorted(tables.items()):
+            made.append(_view(connection, f"{market}_{table}", folder))
+    return made
+
+
+def build_catalog(home: Home) -> Path:
+    """The catalog file of a home, made anew."""
+    import duckdb
+
+    temporary = home.catalog.with_name(f".{home.catalog.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    with duckdb.connect(str(temporary)) as connection:
+        create_views(connection, home)
+    os.replace(temporary, home.catalog)
+    return home.catalog
+
+
+def connect(home: Home) -> "DuckDBPyConnection":
+    """A connection in memory with every view, for a notebook: `connect(open_home("data")).sql("select …").pl()`."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "1GB"})
+    create_views(connection, home)
+    return connection
+
+
+def _view(connection: "DuckDBPyConnection", name: str, folder: Path) -> str:
+    files = str(folder / "session=*" / "part.parquet").replace("'", "''")
+    source = f"read_parquet('{files}', hive_partitioning=true, hive_types={{'session': date}}, union_by_name=true)"
+    connection.execute(f'create or replace view "{name}" as select * from {source}')
+    return name

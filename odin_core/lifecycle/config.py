@@ -1,0 +1,156 @@
+"""Everything a life may be told, with its default. The configuration is part of a life's identity, so two lives that
+differ in one number here never share a table. Numbers of a market (costs, hours, ticks) are in its profile."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from odin_core.errors import OdinError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Which symbols may be decided on, judged at the close before the session. Thresholds halve per widening step."""
+
+    min_bars_share: float = 0.6  # of the session's 5-minute bars
+    min_traded_value: float = 5e6  # median daily value of the last days, in the market's currency
+    min_volatility: float = 0.004  # realised volatility of the session, fraction
+    min_symbols: int = 5  # fewer than this counts as too narrow
+    adaptive: bool = True  # widen by itself while too narrow
+    max_widening: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplorationConfig:
+    take_probability: float = 0.35  # that a random proposal is taken rather than skipped
+    epsilon_rules: float = 0.2  # share of random proposals in phase 1
+    epsilon_start: float = 0.2  # phase 2, before any evidence
+    epsilon_floor: float = 0.05  # phase 3, and the least in phase 2
+    epsilon_half_life: int = 1000  # replay rows of phase 2 after which the excess over the floor has halved
+    novelty_gain: float = 0.15  # added to ε in phase 2, times how rarely the current regime was seen
+    random_portfolios: int = 20  # random portfolios of the same turnover, drawn each session as the baseline
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardrailConfig:
+    max_trades: int = 20  # entries per session
+    max_exposure: float = 0.15  # sum of |notional| of planned entries and open positions over capital
+    max_drawdown: float = 0.05  # of capital, from the peak; entries halt
+    halt_sessions: int = 5  # length of that halt; afterwards the peak is set anew
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerConfig:
+    lookback_sessions: int = 126  # six months, rolling; expanding until then
+    min_contexts: int = 300
+    min_sessions: int = 10
+    trees: int = 60
+    leaves: int = 7
+    min_leaf: int = 40
+    learning_rate: float = 0.05
+    threads: int = 1
+    walk_forward_folds: int = 3
+    purge_sessions: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """Every number a phase gate uses; `odin_core.lifecycle.phases` applies them."""
+
+    executed_trades: int = 200  # 0 → 1: executed trades with complete outcomes
+    confidence: float = 0.05  # one-sided error of the absolute criteria
+    candidates: int = 3  # 1 → 2: the last k candidates …
+    rank_agreement: float = 0.5  # … rank the same contexts alike (median Spearman)
+    min_sessions: int = 10  # sessions after the champion's training window before its mean is judged
+    replay_rows: int = 1000  # 2 → 3
+    regime_share: float = 0.10  # every regime of at least this share of sessions must be covered …
+    regime_rows: int = 50  # … by this many rows
+    deflated_sharpe: float = 0.95  # 2 → 3, portfolio evidence since phase 2 began
+    max_drawdown: float = 0.03
+    demotion_sessions: int = 20  # a champion surely worse than random over this many sessions is demoted
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromotionConfig:
+    """What a candidate must show; `odin_core.evaluation.gate` judges."""
+
+    alpha: float = 0.05  # error of a whole life: all weekly looks, candidates and incumbents
+    min_sessions: int = 15
+    min_decisions: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class LifeConfig:
+    """A life's configuration. `edge` concerns synthetic markets only; `live` marks the life that the daily schedule drives."""
+
+    seed: int = 7
+    edge: float = 0.5
+    live: bool = False
+    learners: tuple[str, ...] = ("joint",)  # trained inside the fold
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    guardrails: GuardrailConfig = field(default_factory=GuardrailConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    phases: PhaseConfig = field(default_factory=PhaseConfig)
+    promotion: PromotionConfig = field(default_factory=PromotionConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+class UnknownSetting(OdinError):
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__(f"there is no setting {name!r}; {nearest(name, known)}")
+
+
+def settings(config: LifeConfig | None = None) -> dict[str, Any]:
+    """All settings by dotted name, e.g. `filter.adaptive`."""
+    flat: dict[str, Any] = {}
+    for name, value in (config or LifeConfig()).to_dict().items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
+    """The configuration with `name=value` applied, value written as YAML. Unknown names and wrong types are refused."""
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        known = settings(config)
+        if not equals or name not in known:
+            raise UnknownSetting(name, known)
+        value, kind = yaml.safe_load(text), type(known[name])
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if kind is tuple and isinstance(value, list):
+            value = tuple(value)
+        if type(value) is not kind:
+            raise OdinError(f"{name}={text}: expected {kind.__name__}, like the default {known[name]!r}")
+        section, _, inner = name.rpartition(".")
+        if section:
+            config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{inner: value})})
+        else:
+            config = dataclasses.replace(config, **{inner: value})
+    return config
+
+
+def from_dict(data: dict[str, Any]) -> LifeConfig:
+    """The inverse of `LifeConfig.to_dict` after a trip through JSON."""
+    sections = {f.name: f.default_factory for f in dataclasses.fields(LifeConfig) if f.default_factory is not dataclasses.MISSING}
+    known = {k: v for k, v in data.items() if k not in sections} | {
+        name: type(make())(**data[name]) for name, make in sections.items() if name in data
+    }
+    known["learners"] = tuple(known["learners"])
+    return LifeConfig(**known)
+
+
+def identity(*parts: object) -> str:
+    """Twelve hex digits that name a content."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:12]

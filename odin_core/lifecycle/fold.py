@@ -1,0 +1,262 @@
+"""The fold: `advance(state, day, rules)` gives the next state and the tables of one session. Pure; no path, no clock.
+
+In order: carry out yesterday's plan → close what is due → replay rows resolved today → on the week's last session score,
+train, judge and promote → phase and ε → filter the universe and plan the next session from what is known at the close."""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from odin_core.features.catalogue import FEATURES
+from odin_core.lake import logical_hash
+from odin_core.lifecycle import learning, outcomes, phases, planner
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.lifecycle.outcomes import Venue
+from odin_core.lifecycle.state import CARRIED, PHASE_STATE, REGIMES, Day, DayRecord, LoopState
+from odin_core.market.profile import MarketProfile
+from odin_core.policies import rules as rule_policy
+from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray
+from odin_core.randomness import stream
+from odin_core.registry.history import HISTORY
+from odin_core.replay import record
+from odin_core.training.window import SessionContexts
+
+INPUTS = (*(name for name in FEATURES if name not in ("close", "traded_value")), "market_volatility", "volatility_ratio")
+GRID_TABLE = pl.Schema({"symbol": pl.String(), "net_return": pl.List(pl.Float32())})
+MINUTES_IN_FEATURE = 75 * 5  # minutes that `realised_vol_session` covers
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopRules:
+    """What the fold needs to know and does not change: the market, the life's configuration, how orders fill."""
+
+    profile: MarketProfile
+    config: LifeConfig
+    venue: Venue
+    features_version: str
+    ic_ceiling: float = 0.1  # above it a leak is suspected; a market with a planted edge raises it
+
+
+def begin(day: Day, rules: LoopRules) -> LoopState:
+    """The state before the first session, planned from the warm-up's last session `day`. Without warm-up: no plan."""
+    return _plan(LoopState(), day, rules, "ok")[0]
+
+
+def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, DayRecord]:
+    """One session. `day.session` must be the one that `state.plan` is for; the caller keeps the order of sessions."""
+    status = "no_data" if day.bars.is_empty() else "ok" if state.plan.height or state.sessions else "warm_up"
+    before = state
+    state, tables, facts = _settle(state, day, rules)
+    models, reports = {}, {}
+    if day.ends_week:
+        state, weekly, models, reports = learning.end_week(state, day, rules.config, rules.ic_ceiling)
+        tables |= weekly
+    state = _take_up_promotions(state, day, tables)
+    state, view, epsilon = _change_phase(state, day, rules, tables)
+    state, filtered = _plan(state, day, rules, status, epsilon)
+    if status == "ok" and filtered == 0 and not _warm(day):
+        status = "warm_up"
+    facts |= {"status": status, "epsilon": epsilon, "filtered": filtered, "phase_before": before.phase,
+              "reason": _reason(status, view), "suggestions": list(view.suggestions),
+              "distance": json.dumps({c.name: [_finite(c.value), c.needed] for c in view.criteria}, sort_keys=True)}  # fmt: skip
+    tables["phase_state"] = _state_row(state, day, facts)
+    tables["recommendations"] = state.plan
+    tables["open_decisions"] = state.positions
+    return state, DayRecord(tables=tables, models=models, summary=_summary(tables, facts, state), reports=reports, trained=bool(models))
+
+
+def _settle(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, dict[str, pl.DataFrame], dict[str, object]]:
+    """Outcomes of today: executions, replay rows, full-information rewards, equity."""
+    volatility = state.contexts["realised_vol_session"].to_numpy() / np.sqrt(MINUTES_IN_FEATURE) if state.plan.height else np.empty(0)
+    result = outcomes.carry_out(state.plan, state.positions, volatility, day.bars, rules.venue, rules.config.seed, day.session)
+    resolved = record.validate(result.resolved)
+    grid = pl.DataFrame(
+        {"symbol": state.plan["symbol"], "net_return": pl.Series(result.net_return, dtype=pl.Array(pl.Float32, ACTIONS))}
+    ).cast(dict(GRID_TABLE))
+    contexts = session_contexts(day.session, state.contexts, result.net_return, (
+        ("action_outcomes", grid.height, logical_hash(grid, ("symbol",))), ("replay_buffer", resolved.height, logical_hash(resolved, record.KEY))
+    ))  # fmt: skip
+    taken = resolved.filter((pl.col("status") == "taken") & pl.col("complete"))
+    session_return = result.profit / rules.venue.capital
+    equity = state.equity + session_return
+    regime = _regime(day)
+    peak, halt_left = _halt(state, equity, rules.config)
+    state = replace(
+        state,
+        session=day.session,
+        sessions=state.sessions + 1,
+        executed=state.executed + taken.height,
+        replay_rows=state.replay_rows + resolved.height,
+        phase_rows=state.phase_rows + resolved.height,
+        regime_sessions=_add(state.regime_sessions, regime, 1),
+        regime_rows=tuple(n + resolved.filter(pl.col("vol_regime") == r).height for r, n in zip(REGIMES, state.regime_rows, strict=True)),
+        equity=equity,
+        peak=peak,
+        halt_left=halt_left,
+        positions=result.positions,
+        window=(*state.window, contexts)[-rules.config.learner.lookback_sessions :],
+        returns=(*state.returns, session_return),
+    )
+    facts = {
+        "vol_regime": regime,
+        "session_return": session_return,
+        "traded_notional": result.traded / rules.venue.capital,
+        "trades": result.executions.filter(pl.col("leg") == "entry").height,
+        "random_returns": _random_portfolios(result.net_return, taken["size"].to_numpy(), day.session, rules.config),
+        "hold_return": _hold_return(state.closes, day.features),
+        "mean_reward": taken["reward"].mean(),
+    }
+    return state, {"executions": result.executions, "replay_buffer": resolved, "action_outcomes": grid}, facts
+
+
+def session_contexts(
+    session: date, contexts: pl.DataFrame, net_return: NDArray[np.float32], hashes: tuple[tuple[str, int, str], ...]
+) -> SessionContexts:
+    """The learner's view of one session: features as at the decision, rewards of every action."""
+    unit = contexts["atr_60m"].to_numpy() if contexts.height else np.empty(0)
+    files = tuple({"table": t, "session": session, "path": f"{t}/session={session}", "rows": n, "hash": h} for t, n, h in hashes)
+    choice = rule_policy.propose(contexts).action if contexts.height else np.empty(0, np.int64)
+    return SessionContexts(session, INPUTS, inputs(contexts), (net_return / unit[:, None]).astype(np.float32), choice, files)
+
+
+def inputs(contexts: pl.DataFrame) -> NDArray[np.float32]:
+    """(n, len(INPUTS)) float32 in the order of INPUTS; null becomes NaN."""
+    if contexts.is_empty():
+        return np.empty((0, len(INPUTS)), np.float32)
+    return contexts.select(pl.col(INPUTS).cast(pl.Float32).fill_null(float("nan"))).to_numpy()
+
+
+def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFrame]) -> LoopState:
+    """Promotions by a person that take effect on the next session."""
+    for promotion in day.promotions:
+        version, model = promotion["version"], promotion["model"]
+        through = model.trained_through if model else None
+        state = replace(state, models=state.models | ({version: model} if model else {}))
+        row = {"event": "by_person", "version": version, "champion_before": state.champion, "champion_after": version,
+               "effective": day.next_session, "trained_through": through, "hypothesis": state.hypothesis, "reason": promotion["why"]}  # fmt: skip
+        _append_history(tables, row)
+        state = replace(state, champion=version, champion_since=day.next_session if version else None,
+                        champion_through=through, hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session)  # fmt: skip
+    return state
+
+
+def _change_phase(
+    state: LoopState, day: Day, rules: LoopRules, tables: dict[str, pl.DataFrame]
+) -> tuple[LoopState, phases.Outlook, float]:
+    view = phases.outlook(state, rules.config, planner.universe(day.features, rules.profile, rules.config.filter, state.widening, _bars(day)).height)
+    if view.phase != state.phase:
+        if view.phase < state.phase and state.champion is not None:
+            row = {"event": "demoted", "version": state.champion, "champion_before": state.champion, "champion_after": None,
+                   "effective": day.next_session, "trained_through": state.champion_through, "hypothesis": state.hypothesis, "reason": view.reason}  # fmt: skip
+            _append_history(tables, row)
+            state = replace(state, champion=None, champion_since=None, champion_through=None,
+                            hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session)  # fmt: skip
+        state = replace(state, phase=view.phase, phase_since=day.session, phase_rows=0, returns=())
+    return state, view, phases.epsilon(state, rules.config.exploration, _regime(day))
+
+
+def _append_history(tables: dict[str, pl.DataFrame], row: dict[str, object]) -> None:
+    frame = pl.DataFrame([row], schema=HISTORY)
+    tables["registry_history"] = pl.concat([tables["registry_history"], frame]) if "registry_history" in tables else frame
+
+
+def _plan(state: LoopState, day: Day, rules: LoopRules, status: str, epsilon: float = 1.0) -> tuple[LoopState, int]:
+    """The state with the plan for the next session, and how many symbols may be decided on."""
+    config = rules.config
+    contexts = planner.universe(day.features, rules.profile, config.filter, state.widening, _bars(day))
+    plan = planner.plan_session(
+        state, contexts, inputs(contexts), day.next_session, rules.profile, config, epsilon, rules.features_version
+    )
+    narrow = contexts.height < config.filter.min_symbols and _warm(day)
+    widening = min(state.widening + 1, config.filter.max_widening) if narrow and config.filter.adaptive else state.widening
+    closes = day.features.select("symbol", "close") if day.features.height else state.closes
+    return replace(state, plan=plan, contexts=contexts, widening=widening, closes=closes), contexts.height
+
+
+def _warm(day: Day) -> bool:
+    """Whether any symbol has all its features: before that a session is warm-up, not a narrow universe."""
+    return bool(day.features.height and day.features["complete"].any() and day.features["vol_regime"][0] is not None)
+
+
+def _bars(day: Day) -> int:
+    return max(int((day.closes - day.opens).total_seconds() // 300), 1)
+
+
+def _regime(day: Day) -> str | None:
+    return day.features["vol_regime"][0] if day.features.height else None
+
+
+def _add(counts: tuple[int, ...], regime: str | None, by: int) -> tuple[int, ...]:
+    return tuple(n + by * (r == regime) for r, n in zip(REGIMES, counts, strict=True))
+
+
+def _halt(state: LoopState, equity: float, config: LifeConfig) -> tuple[float, int]:
+    """Peak and sessions of halt left: the cap starts a halt, and after it the peak is set anew."""
+    if state.halt_left > 0:
+        left = state.halt_left - 1
+        return (equity if left == 0 else state.peak), left
+    peak = max(state.peak, equity)
+    return peak, config.guardrails.halt_sessions if peak - equity >= config.guardrails.max_drawdown else 0
+
+
+def _random_portfolios(net_return: NDArray[np.float32], sizes: FloatArray, session: date, config: LifeConfig) -> list[float]:
+    """Returns of random portfolios with as many trades of the same sizes: random context, side, stop and target."""
+    count = config.exploration.random_portfolios
+    if not len(net_return) or not len(sizes):
+        return [0.0] * count
+    rng = stream(config.seed, session, "random_portfolios")
+    context = rng.integers(0, len(net_return), (count, len(sizes)))
+    per_size = ACTIONS // len(SIZES)
+    draw = rng.integers(0, per_size, (count, len(sizes)))
+    of_size = np.array([np.flatnonzero(GRID.size == size) for size in SIZES])  # (sizes, actions of that size)
+    action = of_size[np.searchsorted(SIZES, sizes)[None], draw]
+    return (np.nan_to_num(net_return[context, action].astype(float)) * sizes[None]).sum(axis=1).tolist()
+
+
+def _hold_return(closes: pl.DataFrame, features: pl.DataFrame) -> float | None:
+    """Close-to-close return of equal weights in every symbol that has both closes."""
+    if features.is_empty() or closes.is_empty():
+        return None
+    both = features.select("symbol", now="close").join(closes, on="symbol").sort("symbol")
+    return both.select((pl.col("now") / pl.col("close") - 1).mean()).item()
+
+
+def _reason(status: str, view: phases.Outlook) -> str:
+    prefix = {"no_data": "no bars on this session: nothing fills and nothing is planned; ", "warm_up": "warm-up: features are not known yet; "}
+    return prefix.get(status, "") + view.reason
+
+
+def _state_row(state: LoopState, day: Day, facts: dict[str, object]) -> pl.DataFrame:
+    carried = {name: getattr(state, name) for name in CARRIED}
+    row = carried | {"drawdown": state.drawdown} | facts
+    return pl.DataFrame([{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}], schema=PHASE_STATE)
+
+
+def _summary(tables: dict[str, pl.DataFrame], facts: dict[str, object], state: LoopState) -> dict[str, float | int | str]:
+    replay = tables["replay_buffer"]
+    counts = dict(replay["status"].value_counts().iter_rows())
+    numbers = {
+        "taken": counts.get("taken", 0),
+        "skipped": counts.get("skipped", 0),
+        "rejected": counts.get("rejected", 0),
+        "trades": facts["trades"],
+        "reward": facts["mean_reward"],
+        "epsilon": facts["epsilon"],
+        "drawdown": state.drawdown,
+        "equity": state.equity,
+        "phase": state.phase,
+        "phase_before": facts["phase_before"],
+        "filtered": facts["filtered"],
+        "session_return": facts["session_return"],
+    }
+    known = {name: value for name, value in numbers.items() if isinstance(value, int | float)}
+    texts = {name: value for name in ("status", "reason") if isinstance(value := facts[name], str)}
+    return known | texts
+
+
+def _finite(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

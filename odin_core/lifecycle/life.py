@@ -1,0 +1,218 @@
+"""A life: (market, configuration, seed, first session) and everything that follows from it, under one folder.
+
+    <home>/lives/<id>/life.json            what it is; the id is its hash
+    <home>/lives/<id>/generation           which generation counts ("1" until a rewind)
+    <home>/lives/<id>/generations/<n>/     its tables, one file per session, and commits/<session>.json
+    <home>/lives/<id>/models/              models by content
+    <home>/lives/<id>/promotions.jsonl     what a person decided: an input of the life
+    <home>/lives/<id>/ledger.jsonl         when, how long, who: outside every digest
+    <home>/lives/current/<market>          the id of the life that Dagit, schedules and commands drive
+
+A session counts from the moment its commit file is there, which is written last; whatever lies beyond the last commit
+is overwritten by the next run with the same bytes."""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from odin_core.errors import OdinError, nearest
+from odin_core.home import Home
+from odin_core.lake import FILE, Lake, write_text
+from odin_core.lifecycle.config import LifeConfig, from_dict, identity
+
+
+class StartsTooLate(OdinError):
+    def __init__(self, market: str, asked: date, following: date) -> None:
+        super().__init__(
+            f"{market}: the range starts at {asked}, but the life has only come to the session before {following}. "
+            f"Ask for a range that starts at {following} (or earlier: finished sessions are skipped)"
+        )
+
+
+class BeforeTheLife(OdinError):
+    def __init__(self, market: str, asked: date, first: date) -> None:
+        super().__init__(
+            f"{market}: the range starts at {asked}, before the life's first session {first}. An earlier start is "
+            f"another life: odin life new --market {market} --start {asked}"
+        )
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Proof that a session is finished: what went in, what came out (logical hashes)."""
+
+    session: date
+    inputs: dict[str, str]
+    tables: dict[str, str]
+    code_version: str
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "session": str(self.session),
+                "inputs": self.inputs,
+                "tables": self.tables,
+                "code_version": self.code_version,
+            },
+            sort_keys=True,
+        )
+
+
+@dataclass(frozen=True)
+class Life:
+    home: Home
+    market: str
+    config: LifeConfig
+    first_session: date
+
+    @property
+    def id(self) -> str:
+        return identity(self.market, self.config.to_dict(), self.first_session)
+
+    @property
+    def folder(self) -> Path:
+        return self.home.lives / self.id
+
+    @cached_property
+    def generation(self) -> int:
+        path = self.folder / "generation"
+        return int(path.read_text()) if path.is_file() else 1
+
+    @property
+    def lake(self) -> Lake:
+        return Lake(self.folder / "generations" / str(self.generation))
+
+    @property
+    def models(self) -> Path:
+        return self.folder / "models"
+
+    @property
+    def reports(self) -> Path:
+        return self.folder / "reports"
+
+    def commits(self) -> list[date]:
+        return sorted(date.fromisoformat(p.stem) for p in (self.lake.root / "commits").glob("*.json"))
+
+    @property
+    def head(self) -> date | None:
+        """The last finished session; None before the first."""
+        return max(self.commits(), default=None)
+
+    def commit(self, record: Commit) -> None:
+        write_text(record.to_json(), self._commit_path(record.session))
+
+    def committed(self, session: date) -> Commit | None:
+        path = self._commit_path(session)
+        if not path.is_file():
+            return None
+        data = json.loads(path.read_text())
+        return Commit(date.fromisoformat(data["session"]), data["inputs"], data["tables"], data["code_version"])
+
+    def _commit_path(self, session: date) -> Path:
+        return self.lake.root / "commits" / f"{session}.json"
+
+    def note(self, at: datetime, event: str, **facts: Any) -> None:
+        """One line in the ledger: clock time, durations, process. Never part of a digest."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        line = json.dumps({"at": at.isoformat(), "event": event, "pid": os.getpid(), **facts}, default=str)
+        with (self.folder / "ledger.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+    def notes(self, event: str) -> list[dict[str, Any]]:
+        path = self.folder / "ledger.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [entry for line in lines if line.endswith("}") and (entry := json.loads(line))["event"] == event]
+
+
+def create(home: Home, market: str, config: LifeConfig, first_session: date) -> Life:
+    """The life with this identity: made, or found where it exists already. It becomes the market's current one."""
+    life = Life(home, market, config, first_session)
+    if not (life.folder / "life.json").is_file():
+        text = json.dumps(
+            {"market": market, "first_session": str(first_session), "config": config.to_dict()}, indent=2, sort_keys=True
+        )
+        write_text(text, life.folder / "life.json")
+    use(home, life)
+    return life
+
+
+def use(home: Home, life: Life) -> None:
+    write_text(life.id, home.current(life.market))
+
+
+def load(home: Home, life_id: str) -> Life:
+    """A life by its id or an unambiguous beginning of it."""
+    matches = [p.parent for p in home.lives.glob(f"{life_id}*/life.json")]
+    if len(matches) != 1:
+        known = [p.parent.name for p in home.lives.glob("*/life.json")]
+        what = "no life" if not matches else f"{len(matches)} lives"
+        raise OdinError(f"{what} in {home.root} begin(s) with {life_id!r}; {nearest(life_id, known)}")
+    data = json.loads((matches[0] / "life.json").read_text())
+    return Life(home, data["market"], from_dict(data["config"]), date.fromisoformat(data["first_session"]))
+
+
+def lives(home: Home, market: str | None = None) -> list[Life]:
+    found = [load(home, p.parent.name) for p in sorted(home.lives.glob("*/life.json"))]
+    return [life for life in found if market in (None, life.market)]
+
+
+def current(home: Home, market: str) -> Life | None:
+    path = home.current(market)
+    return load(home, path.read_text().strip()) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """What a rewind would do, and does when applied: a new generation with the sessions up to `to`; nothing is deleted."""
+
+    life: Life
+    to: date
+    kept: list[date]
+    undone: list[date]
+
+    @property
+    def generation(self) -> int:
+        existing = [int(p.name) for p in (self.life.folder / "generations").glob("[0-9]*")]
+        return max(existing, default=1) + 1
+
+    def to_text(self) -> str:
+        span = f"{self.undone[0]} to {self.undone[-1]}" if self.undone else "none"
+        return (
+            f"life {self.life.id}: generation {self.life.generation} → {self.generation}; keeps {len(self.kept)} sessions "
+            f"up to {self.to}; undoes {len(self.undone)} ({span}), which stay on disk in generation {self.life.generation}"
+        )
+
+    def apply(self) -> None:
+        root = self.life.folder / "generations"
+        number = self.generation
+        temporary = root / f".{number}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for source in self.life.lake.root.glob(f"*/session=*/{FILE}"):
+            if date.fromisoformat(source.parent.name.removeprefix("session=")) <= self.to:
+                _link(source, temporary / source.relative_to(self.life.lake.root))
+        for session in self.kept:
+            _link(self.life._commit_path(session), temporary / "commits" / f"{session}.json")
+        os.replace(temporary, root / str(number))
+        write_text(str(number), self.life.folder / "generation")
+
+
+def plan_rewind(life: Life, to: date) -> Rewind:
+    sessions = life.commits()
+    if to not in sessions:
+        span = f"{sessions[0]} to {sessions[-1]}" if sessions else "none yet"
+        raise OdinError(f"life {life.id}: {to} is not one of its finished sessions ({span})")
+    return Rewind(life, to, [s for s in sessions if s <= to], [s for s in sessions if s > to])
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)

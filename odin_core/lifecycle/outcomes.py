@@ -1,0 +1,256 @@
+"""What became of a plan: the fill engine run over the whole action grid of every context on the session's bars.
+
+A decision's action is one of the grid, so taken, skipped and rejected decisions get their outcome from the same fills as
+the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next open."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from odin_core.execution.costs import CostSchedule, charges
+from odin_core.execution.fills import Fills, simulate
+from odin_core.execution.orders import Bars, ExecutionRules, ExitReason, Orders
+from odin_core.lifecycle.state import POSITIONS
+from odin_core.market.bars import UTC
+from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray, IntArray, decode
+from odin_core.randomness import stream
+from odin_core.replay.record import DECISION, OUTCOME, REPLAY
+
+ENTRY_BARS = 5  # minutes in which an entry may fill
+FORGET_AFTER = timedelta(days=14)  # an open decision whose symbol never trades again is closed as incomplete
+EXIT_NAME = {ExitReason.STOP: "stop", ExitReason.TARGET: "target", ExitReason.TIME: "time"}
+
+EXECUTIONS = pl.Schema(
+    {
+        "decision_id": pl.String(),
+        "symbol": pl.String(),
+        "leg": pl.String(),  # entry or exit
+        "side": pl.String(),  # of the position
+        "ts": UTC,  # start of the bar: the first of an entry, the last of an exit
+        "quantity": pl.Float64(),
+        "reference": pl.Float64(),  # inside the bar
+        "half_spread": pl.Float64(),  # per share, on top of the reference
+        "slippage": pl.Float64(),  # per share, on top of the reference
+        "price": pl.Float64(),
+        "charges": pl.Float64(),  # commission and taxes, currency
+        "reason": pl.String(),  # of an exit
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Venue:
+    """How orders are filled and charged in one market."""
+
+    rules: ExecutionRules
+    costs: CostSchedule
+    capital: float
+    lot_size: float
+
+
+class Result(NamedTuple):
+    """Outcomes of one session."""
+
+    resolved: pl.DataFrame  # REPLAY, rows whose outcome became known
+    executions: pl.DataFrame
+    positions: pl.DataFrame  # POSITIONS, what is still open
+    net_return: NDArray[np.float32]  # (contexts, ACTIONS), NaN where unknown
+    profit: float  # realised, currency
+    traded: float  # notional of entries and exits, currency
+
+
+class _Values(NamedTuple):
+    """Per order, float64 (n,), NaN unless closed."""
+
+    gross: FloatArray
+    cost: FloatArray
+    notional: FloatArray  # at the entry's reference
+    charges_entry: FloatArray
+    charges_exit: FloatArray
+
+
+def carry_out(
+    plan: pl.DataFrame, positions: pl.DataFrame, volatility: FloatArray, bars: pl.DataFrame, venue: Venue, seed: int, session: date
+) -> Result:
+    """Run `plan` (DECISION) and the open `positions` (POSITIONS) over the session's `bars`; `volatility` (n,) is each
+    planned symbol's expected standard deviation of a one-minute return."""
+    spans = _rows_by_symbol(bars)
+    columns = Bars.from_frame(bars)
+    stamps = bars["ts"]
+    grid_fills, grid, net = _grid(plan, volatility, columns, spans, venue, seed, session)
+    rows = np.arange(plan.height) * ACTIONS + plan["action"].to_numpy().astype(np.int64)
+    decided = plan.with_columns(volatility=pl.Series(volatility, dtype=pl.Float64))
+    fresh = _outcomes(decided, grid_fills.take(rows), _Values(*(v[rows] for v in grid)), stamps)
+    old_fills, old_values = _resume(positions, columns, spans, venue, seed, session)
+    old = _outcomes(positions, old_fills, old_values, stamps)
+    both = pl.concat([fresh, old])
+    forgotten = (pl.lit(session) - pl.col("session") > FORGET_AFTER) & pl.col("open")
+    done = both.filter(~pl.col("open") | forgotten)
+    done = done.with_columns(complete=pl.col("complete") & ~pl.col("open"))
+    taken = pl.col("status") == "taken"
+    return Result(
+        resolved=done.select(REPLAY.names()).cast(dict(REPLAY)),
+        executions=_legs(fresh.filter(taken), old.filter(taken)),
+        positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(dict(POSITIONS)),
+        net_return=net,
+        profit=float(done.filter(taken & pl.col("complete")).select((pl.col("net_return") * pl.col("notional")).sum()).item() or 0.0),
+        traded=float(
+            fresh.filter(taken)["notional"].fill_nan(None).sum()
+            + done.filter(taken & pl.col("complete")).select((pl.col("exit_price") * pl.col("quantity")).sum()).item()
+        ),
+    )
+
+
+def _rows_by_symbol(bars: pl.DataFrame) -> dict[str, tuple[int, int]]:
+    """First and last row of each symbol; bars lie symbol after symbol."""
+    runs = bars["symbol"].rle().struct.unnest()
+    ends = np.cumsum(runs["len"].to_numpy())
+    return {s: (int(e - n), int(e - 1)) for s, n, e in zip(runs["value"], runs["len"], ends, strict=True)}
+
+
+def _grid(
+    plan: pl.DataFrame, volatility: FloatArray, bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, seed: int, session: date
+) -> tuple[Fills, _Values, NDArray[np.float32]]:
+    n = plan.height
+    span = np.array([spans.get(s, (0, -1)) for s in plan["symbol"]], np.int64).reshape(n, 2)
+    noise = _noise(plan["symbol"].to_list(), seed, session)
+    close, unit = plan["reference_close"].to_numpy(), plan["risk_unit"].to_numpy()
+    quantity = np.floor(np.array(SIZES)[None] * venue.capital / close[:, None] / venue.lot_size) * venue.lot_size
+    by_action = np.searchsorted(SIZES, GRID.size)
+    each = lambda column: np.repeat(column, ACTIONS)  # noqa: E731
+    stop = ((unit * close)[:, None] * GRID.stop[None]).ravel()
+    traded = each(span[:, 1] >= 0)
+    orders = Orders.of(
+        side=np.tile(GRID.side, n),
+        quantity=np.where(traded, quantity[:, by_action].ravel(), 0.0),
+        first=each(np.maximum(span[:, 0], 0)),
+        last=each(np.maximum(span[:, 1], 0)),
+        due=each(np.maximum(span[:, 1], 0)),
+        volatility=each(volatility),
+        stop_distance=stop,
+        target_distance=stop * np.tile(GRID.target, n),
+        entry_bars=ENTRY_BARS,
+        noise_entry=each(noise[:, 0]),
+        noise_exit=each(noise[:, 1]),
+    )
+    fills = simulate(bars, orders, venue.rules) if n and len(bars.open) else _nothing(orders)
+    values = _values(np.tile(GRID.side, n), fills, venue, carried=False)
+    return fills, values, (values.gross - values.cost).reshape(n, ACTIONS).astype(np.float32)
+
+
+def _resume(
+    positions: pl.DataFrame, bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, seed: int, session: date
+) -> tuple[Fills, _Values]:
+    """Go on with what is open; a symbol without bars today stays as it is."""
+    held = [np.array(column) for column in zip(*positions["engine"].to_list(), strict=True)] or [np.empty(0)] * len(Fills._fields)
+    state = Fills(*(c.astype(t) for c, t in zip(held, _DTYPES, strict=True)))
+    side = decode(positions["action"].to_numpy().astype(np.int64)).side
+    span = np.array([spans.get(s, (0, -1)) for s in positions["symbol"]], np.int64).reshape(len(side), 2)
+    here = np.flatnonzero(span[:, 1] >= 0)
+    if here.size:
+        noise = _noise(positions["symbol"].to_list(), seed, session)[here]
+        meaning = decode(positions["action"].to_numpy().astype(np.int64)[here])
+        stop = (positions["risk_unit"] * positions["reference_close"]).to_numpy()[here] * meaning.stop
+        orders = Orders.of(
+            side=meaning.side, quantity=positions["quantity"].to_numpy()[here], first=span[here, 0], last=span[here, 1],
+            due=span[here, 0] - 1, volatility=positions["volatility"].to_numpy()[here], stop_distance=stop,
+            target_distance=stop * meaning.target, entry_bars=0, noise_entry=noise[:, 0], noise_exit=noise[:, 1],
+        )  # fmt: skip
+        resumed = simulate(bars, orders, venue.rules, state=state.take(here))
+        for column, new in zip(state, resumed, strict=True):
+            column[here] = new
+    return state, _values(side, state, venue, carried=True)
+
+
+def _noise(symbols: list[str], seed: int, session: date) -> FloatArray:
+    """(n, 2) standard normals, addressed by symbol, so that they do not depend on which other symbols are there."""
+    draws = [stream(seed, session, f"fills/{symbol}").standard_normal(2) for symbol in symbols]
+    return np.array(draws).reshape(len(symbols), 2)
+
+
+def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool) -> _Values:
+    schedule = venue.costs.delivery if carried else venue.costs.intraday
+    closed = (fills.entry_quantity > 0) & ~fills.open
+    entry, exit_ = fills.entry_reference, fills.exit_reference
+    with np.errstate(invalid="ignore", divide="ignore"):
+        notional = entry * fills.entry_quantity
+        buying = side > 0
+        charges_entry = charges(schedule, buying, fills.entry_price * fills.entry_quantity)
+        charges_exit = charges(schedule, ~buying, fills.exit_price * fills.exit_quantity)
+        gross = side * (exit_ - entry) / entry
+        friction = side * ((fills.entry_price - entry) + (exit_ - fills.exit_price)) / entry
+        cost = friction + (charges_entry + charges_exit) / notional
+    hide = lambda values: np.where(closed, values, np.nan)  # noqa: E731
+    return _Values(hide(gross), hide(cost), notional, charges_entry, charges_exit)
+
+
+def _outcomes(decisions: pl.DataFrame, fills: Fills, values: _Values, stamps: pl.Series) -> pl.DataFrame:
+    """Decisions with their outcome, `notional`, `open`, the engine's state and both legs' details."""
+    complete = np.isfinite(values.gross)
+    unfilled = fills.entry_quantity == 0
+    reason = [EXIT_NAME.get(ExitReason(r)) for r in fills.reason]
+    resumed = "entry_ts" in decisions.columns
+    entry_ts = decisions["entry_ts"] if resumed else _stamp(stamps, fills.entry_row)
+    names = ["carried" if resumed and r == "time" else r for r in reason]
+    frame = decisions.select(DECISION.names()).with_columns(
+        entry_ts=entry_ts,
+        entry_price=fills.entry_price,
+        exit_ts=_stamp(stamps, np.where(complete, fills.exit_row, -1)),
+        exit_price=np.where(complete, fills.exit_price, np.nan),
+        exit_reason=pl.Series(["unfilled" if u else n for u, n in zip(unfilled, names, strict=True)], dtype=pl.String),
+        quantity=fills.entry_quantity,
+        gross_return=values.gross,
+        cost=values.cost,
+        net_return=values.gross - values.cost,
+        reward=(values.gross - values.cost) / decisions["risk_unit"].to_numpy(),
+        counterfactual=pl.col("status") != "taken",
+        complete=complete,
+        notional=values.notional,
+        open=fills.open,
+        volatility=decisions["volatility"],
+        engine=pl.Series([[float(c[i]) for c in fills] for i in range(len(unfilled))], dtype=pl.List(pl.Float64)),
+        entry_charges=values.charges_entry,
+        exit_charges=values.charges_exit,
+        **{f"{leg}_{part}": getattr(fills, f"{leg}_{part}") for leg in ("entry", "exit") for part in ("reference", "half_spread", "slippage")},
+    )  # fmt: skip
+    return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
+
+
+def _stamp(stamps: pl.Series, rows: IntArray) -> pl.Series:
+    index = pl.Series(np.where(rows < 0, 0, rows), dtype=pl.UInt32)
+    if stamps.is_empty():
+        return pl.Series([None] * len(rows), dtype=UTC)
+    known = pl.Series(rows >= 0)
+    return pl.select(pl.when(known).then(stamps.gather(index))).to_series()
+
+
+def _legs(fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
+    def legs(frame: pl.DataFrame, leg: str, reason: pl.Expr) -> pl.DataFrame:
+        return frame.filter(pl.col(f"{leg}_ts").is_not_null()).select(
+            "decision_id", "symbol", pl.lit(leg).alias("leg"), "side", pl.col(f"{leg}_ts").alias("ts"), "quantity",
+            pl.col(f"{leg}_reference").alias("reference"), pl.col(f"{leg}_half_spread").alias("half_spread"),
+            pl.col(f"{leg}_slippage").alias("slippage"), pl.col(f"{leg}_price").alias("price"),
+            pl.col(f"{leg}_charges").alias("charges"), reason.alias("reason"),
+        )  # fmt: skip
+
+    none = pl.lit(None, pl.String)
+    parts = [legs(fresh, "entry", none), legs(fresh, "exit", pl.col("exit_reason")), legs(old, "exit", pl.col("exit_reason"))]
+    return pl.concat(parts).cast(dict(EXECUTIONS)).sort("decision_id", "leg")
+
+
+def _nothing(orders: Orders) -> Fills:
+    """What becomes of orders on a session without bars."""
+    n = orders.side.size
+    unknown, zero, never = np.full(n, np.nan), np.zeros(n), np.full(n, -1)
+    leg = (zero, unknown, unknown, unknown, unknown, never)
+    return Fills(*leg, *leg, np.full(n, int(ExitReason.UNFILLED)), np.zeros(n, np.int64), np.zeros(n, np.bool_))
+
+
+_DTYPES = (*(np.float64,) * 5, np.int64, *(np.float64,) * 5, np.int64, np.int64, np.int64, np.bool_)
+assert len(_DTYPES) == len(Fills._fields)
+assert set(OUTCOME.names()) < set(REPLAY.names())

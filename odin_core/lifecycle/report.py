@@ -1,0 +1,85 @@
+"""The report of a life: one self-contained page with a picture, and the picture alone for Dagit."""
+
+import base64
+import html
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from odin_core.lake import write_text
+from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.summary import phase_table, summarise
+
+PHASE_COLOURS = ("#f0f0f0", "#dbe9f6", "#d8f0d8", "#fff2cc")
+STYLE = "body{font:15px/1.5 sans-serif;max-width:900px;margin:2em auto}td,th{padding:2px 10px;text-align:left;vertical-align:top}"
+
+
+def write_report(life: Life) -> tuple[Path, str]:
+    """Write `<life>/reports/life.html`; returns its path and the picture as base64 PNG (below 50 kB)."""
+    picture = base64.b64encode(_picture(phase_table(life))).decode()
+    path = life.reports / "life.html"
+    write_text(_page(summarise(life), picture), path)
+    return path, picture
+
+
+def _picture(states: pl.DataFrame) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), dpi=70, layout="constrained")
+    FigureCanvasAgg(figure)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
+    sessions = states["session"].to_list()
+    random = np.cumsum(np.array(states["random_returns"].to_list()), axis=0)
+    top.plot(sessions, (states["equity"] - 1) * 100, color="#1f5fbf", label="ODIN")
+    top.plot(sessions, random.mean(axis=1) * 100, color="#777777", label="random, same turnover (mean of 20)")
+    top.axhline(0, color="black", linewidth=0.5, label="doing nothing")
+    top.set_ylabel("cumulative return\n% of capital")
+    top.legend(loc="upper left", fontsize=8)
+    middle.plot(sessions, states["drawdown"] * 100, color="#b00020")
+    middle.set_ylabel("drawdown, %")
+    bottom.step(sessions, states["phase"], where="post", color="#333333", label="phase")
+    bottom.plot(sessions, states["epsilon"], color="#b36b00", label="ε")
+    bottom.set_ylabel("phase, ε")
+    bottom.legend(loc="upper left", fontsize=8)
+    for session, phase in states.select("session", "phase").iter_rows():
+        top.axvspan(session, session, color=PHASE_COLOURS[phase], linewidth=4, zorder=0)
+    figure.autofmt_xdate()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _page(summary: dict[str, Any], picture: str) -> str:
+    transitions = [("session", "from", "to", "reason"),
+                   *((t["session"], t["from"], t["to"], t["reason"]) for t in summary["phase"]["transitions"])]  # fmt: skip
+    retrained = [("session", "rows", "outcome", "candidate", "reason"),
+                 *((r["session"], r["rows"], r["outcome"], r["candidate"] or "–", r["reason"]) for r in summary["retrains"])]  # fmt: skip
+    performance = [("", ""), *_flat(summary["performance"])]
+    title = f"{summary['market']}, life {summary['life']}"
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>'
+        f"<body><h1>{html.escape(title)}</h1><p>{summary['sessions']} sessions, {summary['first_session']} to {summary['last_session']}; "
+        f"phase {summary['phase']['final']}; decisions: {html.escape(str(summary['decisions']))}</p>"
+        f'<img alt="equity, drawdown, phase" src="data:image/png;base64,{picture}">'
+        f"<h2>Performance</h2>{_table(performance)}<h2>Phases</h2>{_table(transitions)}<p>Next: {html.escape(summary['phase']['next'])}</p>"
+        f"<h2>Retrains</h2>{_table(retrained)}</body></html>\n"
+    )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            rows += _flat(value, f"{prefix}{name} ")
+        else:
+            rows.append((prefix + name, f"{value:.4g}" if isinstance(value, float) else str(value)))
+    return rows
+
+
+def _table(rows: list[tuple[Any, ...]]) -> str:
+    cells = ("".join(f"<td>{html.escape(str(c))}</td>" for c in row) for row in rows)
+    return "<table>" + "".join(f"<tr>{c}</tr>" for c in cells) + "</table>"

@@ -1,0 +1,214 @@
+"""The fold on disk: restore the state at the head, run sessions one after another, write each one whole, resume anywhere.
+
+The only place where the pure fold meets files. Every way to drive ODIN (command line, Dagit, schedule) comes through
+`run_sessions`, one session or a range."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+import odin_core
+from odin_core.errors import OdinError
+from odin_core.execution.costs import CostSchedule
+from odin_core.execution.orders import ExecutionRules, VolumeKind
+from odin_core.features.catalogue import features_version
+from odin_core.lake import logical_hash, write_text
+from odin_core.lifecycle import fold
+from odin_core.lifecycle.config import identity
+from odin_core.lifecycle.digest import KEYS
+from odin_core.lifecycle.fold import LoopRules
+from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate
+from odin_core.lifecycle.outcomes import Venue
+from odin_core.lifecycle.state import Day, DayRecord, LoopState, carried_from
+from odin_core.market.data import MarketData
+from odin_core.market.profile import MarketProfile
+from odin_core.policies.actions import ACTIONS
+from odin_core.registry import store
+from odin_core.registry.history import promotions_on
+from odin_core.training.window import SessionContexts
+
+SYNTHETIC_IC_CEILING = 0.6  # a planted edge is meant to be found
+
+
+class NotClosedYet(OdinError):
+    def __init__(self, market: str, session: date, closes: datetime, now: datetime) -> None:
+        super().__init__(
+            f"{market}: session {session} closes at {closes:%Y-%m-%d %H:%M} UTC and it is {now:%Y-%m-%d %H:%M}; "
+            f"run it after the close, or end the range one session earlier"
+        )
+
+
+@dataclass(frozen=True)
+class SessionResult:
+    """What the caller hears of one session: `did` is ran, skipped (finished before) or outdated (its inputs changed)."""
+
+    session: date
+    did: str
+    summary: dict[str, Any]
+    trained: bool = False
+
+
+@lru_cache(maxsize=1)
+def code_version() -> str:
+    """Twelve hex digits over odin_core's source, recorded with each commit."""
+    root = Path(odin_core.__file__).parent
+    return identity([(str(p.relative_to(root)), p.read_text()) for p in sorted(root.rglob("*.py"))])
+
+
+def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
+    numbers = dict(profile.execution)
+    latency = int(numbers.pop("latency_bars", 0))
+    execution = ExecutionRules(
+        **numbers, latency_bars=latency, lot=profile.lot_size, volume=VolumeKind(profile.volume)
+    )
+    venue = Venue(
+        rules=execution, costs=CostSchedule.from_mapping(profile.costs), capital=profile.capital, lot_size=profile.lot_size
+    )
+    ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
+    return LoopRules(
+        profile=profile, config=life.config, venue=venue, features_version=features_version(), ic_ceiling=ceiling
+    )
+
+
+def check_range(life: Life, data: MarketData, sessions: Sequence[date], now: datetime) -> None:
+    """Raise unless the sessions are consecutive, begin in the life or right after its head, and are closed."""
+    head = life.head
+    following = data.calendar.next(head) if head else life.first_session
+    if sessions[0] < life.first_session:
+        raise BeforeTheLife(life.market, sessions[0], life.first_session)
+    if sessions[0] > following:
+        raise StartsTooLate(life.market, sessions[0], following)
+    closes = data.calendar.hours(sessions[-1]).close
+    if now < closes:
+        raise NotClosedYet(life.market, sessions[-1], closes, now)
+
+
+def run_sessions(
+    life: Life, data: MarketData, sessions: Sequence[date], *, clock: Callable[[], datetime]
+) -> Iterator[SessionResult]:
+    """Run consecutive `sessions` of a life, writing each as it ends. Finished ones are verified and left as they are."""
+    check_range(life, data, sessions, clock())
+    finished = set(life.commits())
+    for session in sessions:
+        if session in finished:
+            yield _verify(life, data, session)
+    fresh = [s for s in sessions if s not in finished]
+    if not fresh:
+        return
+    with life.home.writer(f"the loop of {life.market}, sessions {fresh[0]} to {fresh[-1]}"):
+        rules = loop_rules(life, data.profile)
+        state = restore(life, data, rules)
+        for session in fresh:
+            started = perf_counter()
+            day = day_of(life, data, session)
+            state, record = fold.advance(state, day, rules)
+            write_session(life, day, record)
+            life.note(clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained)
+            yield SessionResult(session, "ran", record.summary, record.trained)
+
+
+def day_of(life: Life, data: MarketData, session: date) -> Day:
+    hours = data.calendar.hours(session)
+    following = data.calendar.next(session)
+    return Day(
+        session=session,
+        opens=hours.open,
+        closes=hours.close,
+        next_session=following,
+        ends_week=data.calendar.is_last_session_of_week(session),
+        bars=data.bars(session),
+        features=data.features(session),
+        promotions=_promotions(life, following),
+    )
+
+
+def _promotions(life: Life, effective: date) -> tuple[dict[str, Any], ...]:
+    entries = promotions_on(life, effective)
+    return tuple(e | {"model": store.load(life.models, e["version"]) if e["version"] else None} for e in entries)
+
+
+def write_session(life: Life, day: Day, record: DayRecord) -> None:
+    """Models, tables, and last the commit: a kill before it leaves the session to be run again."""
+    for version, model in record.models.items():
+        store.save(life.models, version, model)
+    for name, page in record.reports.items():
+        write_text(page, life.reports / name)
+    for table in life.lake.tables_with(day.session) - record.tables.keys():
+        life.lake.remove(table, day.session)
+    for table, frame in record.tables.items():
+        life.lake.write(table, day.session, frame)
+    inputs = {"price_history": logical_hash(day.bars, KEYS["price_history"]), "features": logical_hash(day.features, KEYS["features"])}
+    tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
+    life.commit(Commit(day.session, inputs, tables, code_version()))
+
+
+def _verify(life: Life, data: MarketData, session: date) -> SessionResult:
+    """A finished session: compare its inputs with what they are now; nothing is written."""
+    commit = life.committed(session)
+    now = logical_hash(data.bars(session), KEYS["price_history"])
+    row = life.lake.read("phase_state", session).row(0, named=True)
+    summary = {"phase": row["phase"], "phase_before": row["phase_before"], "status": row["status"]}
+    changed = commit is not None and commit.inputs["price_history"] != now
+    return SessionResult(session, "outdated" if changed else "skipped", summary)
+
+
+def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
+    """The state after the life's head, read back from its tables; before the first session, the warm-up's plan."""
+    head = life.head
+    if head is None:
+        before = data.calendar.previous(life.first_session)
+        if before < data.profile.first_partition:
+            return LoopState()
+        return fold.begin(day_of(life, data, before), rules)
+    sessions, lake = life.commits(), life.lake
+    row = lake.read("phase_state", head).row(0, named=True)
+    carried = carried_from(row)
+    plan = lake.read("recommendations", head)
+    lookback = sessions[-life.config.learner.lookback_sessions :]
+    scores = [lake.read("candidate_scores", s) for s in lake.sessions("candidate_scores") if s <= head]
+    versions = dict.fromkeys([*carried["candidates"], carried["champion"]])
+    since = carried["phase_since"] or date.min
+    return LoopState(
+        **carried,
+        plan=plan,
+        positions=lake.read("open_decisions", head),
+        contexts=_contexts(data, head, plan["symbol"]),
+        closes=_last_closes(life, data, head),
+        window=tuple(_session_contexts(life, data, s) for s in lookback),
+        models={v: store.load(life.models, v) for v in versions if v},
+        returns=tuple(lake.read("phase_state", s)["session_return"][0] for s in sessions if s > since),
+        scores=pl.concat([LoopState().scores, *scores]),
+    )
+
+
+def _contexts(data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFrame:
+    """The features that a plan for `symbols` was made from, at the close of `decided`."""
+    return data.features(decided).filter(pl.col("symbol").is_in(symbols.to_list())).sort("symbol")
+
+
+def _session_contexts(life: Life, data: MarketData, session: date) -> SessionContexts:
+    grid = life.lake.read("action_outcomes", session)
+    commit = life.committed(session)
+    assert commit is not None
+    contexts = _contexts(data, data.calendar.previous(session), grid["symbol"])
+    net_return = grid["net_return"].cast(pl.Array(pl.Float32, ACTIONS)).to_numpy() if grid.height else np.empty((0, ACTIONS), np.float32)
+    rows = {"action_outcomes": grid.height, "replay_buffer": life.lake.read("replay_buffer", session).height}
+    hashes = tuple((table, n, commit.tables[table]) for table, n in rows.items())
+    return fold.session_contexts(session, contexts, net_return, hashes)
+
+
+def _last_closes(life: Life, data: MarketData, head: date) -> pl.DataFrame:
+    """Closes of the last session up to the head that had bars."""
+    first = data.calendar.previous(life.first_session)
+    for session in reversed(data.calendar.sessions(max(first, data.profile.first_partition), head)):
+        features = data.features(session)
+        if features.height:
+            return features.select("symbol", "close")
+    return LoopState().closes

@@ -1,0 +1,156 @@
+"""What the fold carries from one session to the next, and what one session leaves behind.
+
+The scalars of `LoopState` are columns of the table `phase_state`, so a state is read back from the lake; `window`,
+`scores`, `models` and `returns` are memory of what other tables hold and are rebuilt from them (`restore` in `run`)."""
+
+from dataclasses import dataclass, field, fields
+from datetime import date, datetime
+from typing import Any, Final
+
+import polars as pl
+
+from odin_core.market.bars import UTC
+from odin_core.policies.joint import JointPolicy
+from odin_core.replay.record import DECISION
+from odin_core.training.window import SessionContexts
+
+POSITIONS = pl.Schema(  # decisions whose outcome is not known yet, taken or not
+    DECISION
+    | {
+        "entry_ts": UTC,
+        "quantity": pl.Float64(),
+        "volatility": pl.Float64(),  # of a one-minute return, as at the decision
+        "engine": pl.List(pl.Float64()),  # the fill engine's own state, its columns in order
+    }
+)
+
+SCORES = pl.Schema(
+    {
+        "session": pl.Date(),
+        "version": pl.String(),
+        "candidate": pl.Boolean(),  # the newest candidate at that session
+        "champion": pl.Boolean(),
+        "trained_through": pl.Date(),
+        "decisions": pl.Int64(),  # that the version would have taken
+        "reward": pl.Float64(),  # their mean reward; null where it would have taken none
+        "random": pl.Float64(),  # mean reward over all contexts and actions
+        "rules": pl.Float64(),  # mean reward of the rules' choices; null where they chose none
+        "ic": pl.Float64(),  # Spearman of score and outcome over the session's contexts
+    }
+)
+
+PHASE_STATE = pl.Schema(
+    {
+        "session": pl.Date(),
+        "status": pl.String(),  # ok, no_data or warm_up
+        "phase": pl.Int8(),
+        "phase_before": pl.Int8(),
+        "phase_since": pl.Date(),
+        "reason": pl.String(),  # of the transition, or why the phase was not left
+        "suggestions": pl.List(pl.String()),
+        "distance": pl.String(),  # JSON: criterion → [value, needed]
+        "epsilon": pl.Float64(),
+        "champion": pl.String(),
+        "champion_since": pl.Date(),
+        "champion_through": pl.Date(),
+        "hypothesis": pl.Int64(),
+        "hypothesis_since": pl.Date(),
+        "sessions": pl.Int64(),
+        "executed": pl.Int64(),
+        "replay_rows": pl.Int64(),
+        "phase_rows": pl.Int64(),
+        "candidates": pl.List(pl.String()),  # the last k, oldest first
+        "rank_agreement": pl.Float64(),
+        "vol_regime": pl.String(),
+        "regime_sessions": pl.List(pl.Int64()),  # low, medium, high
+        "regime_rows": pl.List(pl.Int64()),
+        "filtered": pl.Int64(),  # symbols that may be decided on
+        "widening": pl.Int64(),
+        "equity": pl.Float64(),  # 1 + profit and loss of closed trades over capital
+        "peak": pl.Float64(),
+        "drawdown": pl.Float64(),  # ≤ 0, from the peak
+        "halt_left": pl.Int64(),
+        "session_return": pl.Float64(),
+        "traded_notional": pl.Float64(),  # entries and exits over capital
+        "trades": pl.Int64(),
+        "random_returns": pl.List(pl.Float64()),  # one per random portfolio
+        "hold_return": pl.Float64(),  # equal weights, close to close; null on the first session
+        "mean_reward": pl.Float64(),
+    }
+)
+
+REGIMES: Final = ("low", "medium", "high")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopState:
+    """State after a session's close. `plan` is for the next session."""
+
+    session: date | None = None
+    phase: int = 0
+    phase_since: date | None = None
+    champion: str | None = None
+    champion_since: date | None = None
+    champion_through: date | None = None
+    hypothesis: int = 1  # which incumbent the candidates are tried against: 1 is "none yet"
+    hypothesis_since: date | None = None  # first session whose scores count for it; None is the beginning
+    sessions: int = 0
+    executed: int = 0
+    replay_rows: int = 0
+    phase_rows: int = 0
+    candidates: tuple[str, ...] = ()
+    rank_agreement: float | None = None
+    regime_sessions: tuple[int, ...] = (0, 0, 0)
+    regime_rows: tuple[int, ...] = (0, 0, 0)
+    widening: int = 0
+    equity: float = 1.0
+    peak: float = 1.0
+    halt_left: int = 0
+
+    plan: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DECISION))
+    positions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSITIONS))
+    contexts: pl.DataFrame = field(default_factory=pl.DataFrame)  # features behind the plan, same symbols and order
+    closes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"symbol": pl.String, "close": pl.Float64}))
+
+    window: tuple[SessionContexts, ...] = ()
+    scores: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCORES))
+    models: dict[str, JointPolicy] = field(default_factory=dict)
+    returns: tuple[float, ...] = ()  # per session since the phase began
+
+    @property
+    def drawdown(self) -> float:
+        return self.equity - self.peak
+
+
+CARRIED: Final = tuple(f.name for f in fields(LoopState) if f.name in PHASE_STATE.names())
+
+
+def carried_from(row: dict[str, Any]) -> dict[str, Any]:
+    """The scalars of a LoopState out of a row of `phase_state`."""
+    values = {name: row[name] for name in CARRIED}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Day:
+    """Everything the world says on one session. Empty `bars` mean that there is no data."""
+
+    session: date
+    opens: datetime
+    closes: datetime
+    next_session: date
+    ends_week: bool
+    bars: pl.DataFrame  # BARS
+    features: pl.DataFrame  # known at the close
+    promotions: tuple[dict[str, Any], ...] = ()  # by a person, effective from the next session on; with their model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayRecord:
+    """What the fold leaves behind for one session: frames by table name, models by version, and a summary to show."""
+
+    tables: dict[str, pl.DataFrame]
+    models: dict[str, JointPolicy]
+    summary: dict[str, float | int | str]
+    reports: dict[str, str] = field(default_factory=dict)  # pages by file name, for people
+    trained: bool = False

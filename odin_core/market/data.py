@@ -1,0 +1,153 @@
+"""One door to a market's data: minute bars of a session and the features known at its close, made on a miss and stored.
+
+The command line, the assets, the fold and a notebook all come in here, so they get the same answer. Tables, under
+`<home>/lake/<dataset>/`: price_history, data_quality, quarantine, features_<version>. A synthetic market's dataset
+carries its edge and seed in the name, so lives with other settings never share bars."""
+
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Self
+
+import polars as pl
+
+from odin_core.errors import OdinError
+from odin_core.features.catalogue import SESSIONS_NEEDED, features_version
+from odin_core.features.provider import FeatureStream
+from odin_core.home import Home
+from odin_core.lake import Lake, PartitionUnreadable, write_parquet
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.market.bars import BARS, session_bars
+from odin_core.market.calendar import SessionCalendar, session_calendar
+from odin_core.market.profile import MarketProfile, load_profile
+from odin_core.market.quality import find_defects
+
+PRICES, QUALITY, QUARANTINE = "price_history", "data_quality", "quarantine"
+INPUTS_MARK = "odin.inputs"  # key in a features file's metadata: which price files it was computed from
+
+
+class NoData(OdinError):
+    def __init__(self, market: str, first: date, last: date, have: list[date]) -> None:
+        span = f"it has {have[0]} to {have[-1]} ({len(have)} sessions)" if have else "it has none at all"
+        super().__init__(
+            f"{market}: no bars between {first} and {last}; {span}. Import them first "
+            f"(odin data import FILE… --market {market}) or choose a range inside"
+        )
+
+
+class MarketData:
+    """Bars and features of one dataset. Sessions without data give empty frames; damaged files raise."""
+
+    def __init__(
+        self, lake: Lake, profile: MarketProfile, generate: Callable[[date], pl.DataFrame] | None = None
+    ) -> None:
+        self.lake, self.profile, self._generate = lake, profile, generate
+        self.calendar: SessionCalendar = session_calendar(profile)
+        self.features_table = f"features_{features_version()}"
+        self._stream: tuple[date, FeatureStream] | None = None
+        self._recent: dict[date, pl.DataFrame] = {}
+
+    @classmethod
+    def of(cls, home: Home, market: str, config: LifeConfig) -> Self:
+        """The data that a life with this configuration sees."""
+        profile = load_profile(market)
+        if profile.source["kind"] != "synthetic":
+            return cls(home.lake(market), profile)
+        from odin_core.market.synthetic import SyntheticExchange
+
+        symbols = int(profile.source["symbols"])
+        exchange = SyntheticExchange(profile, seed=config.seed, edge=config.edge, symbols=symbols)
+        return cls(home.lake(f"{market}-edge{config.edge:g}-seed{config.seed}"), profile, exchange.bars)
+
+    def has(self, session: date) -> bool:
+        """Whether the session has bars, in the lake or from the exchange."""
+        return self.lake.has(PRICES, session) or (
+            self._generate is not None and session >= self.profile.first_partition
+        )
+
+    def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
+        """Sessions for which there are bars."""
+        if self._generate is not None:
+            return self.calendar.sessions(first or self.profile.first_partition, last)
+        return [s for s in self.lake.sessions(PRICES) if (first or date.min) <= s <= (last or date.max)]
+
+    def default_range(self) -> tuple[date, date]:
+        """What a life covers where nobody says: the profile's range, or all there is."""
+        if self.profile.range_first and self.profile.range_last:
+            return self.profile.range_first, self.profile.range_last
+        have = self.sessions()
+        if not have:
+            raise NoData(self.profile.name, self.profile.first_partition, self.calendar.last, have)
+        return have[0], have[-1]
+
+    def require(self, first: date, last: date) -> None:
+        """Raise NoData unless at least one session of the range has bars."""
+        if not self.sessions(first, last):
+            raise NoData(self.profile.name, first, last, self.sessions())
+
+    def bars(self, session: date) -> pl.DataFrame:
+        """Minute bars (BARS) of a session; generated and stored where the market is synthetic. Empty without data."""
+        if session in self._recent:
+            return self._recent[session]
+        if self.lake.has(PRICES, session):
+            frame = self.lake.read(PRICES, session)
+        elif self._generate is not None and session >= self.profile.first_partition:
+            frame = self._generate(session)
+            self.lake.write(QUALITY, session, find_defects(frame, self.calendar, session))
+            self.lake.write(PRICES, session, frame)
+        else:
+            return BARS.to_frame()
+        while len(self._recent) >= 2:
+            self._recent.pop(next(iter(self._recent)))
+        self._recent[session] = frame
+        return frame
+
+    def defects(self, session: date) -> pl.DataFrame:
+        """The session's quality table, computed where it is missing."""
+        if not self.lake.has(QUALITY, session):
+            self.lake.write(QUALITY, session, find_defects(self.bars(session), self.calendar, session))
+        return self.lake.read(QUALITY, session)
+
+    def features(self, session: date) -> pl.DataFrame:
+        """Features as known at the close of `session`, from the lake if their inputs have not changed, else computed."""
+        history = self._history(session)
+        mark = self._inputs_mark(history)
+        path = self.lake.path(self.features_table, session)
+        if path.is_file() and _mark_of(path) == mark:
+            return self.lake.read(self.features_table, session)
+        frame = self._advance(history, session)
+        write_parquet(frame, path, {INPUTS_MARK: self._inputs_mark(history)})
+        return frame
+
+    def _history(self, session: date) -> list[date]:
+        first = max(self.profile.first_partition, self.calendar.first)
+        before = self.calendar.sessions(first, session) if session >= first else [session]
+        return before[-SESSIONS_NEEDED:]
+
+    def _advance(self, history: Sequence[date], session: date) -> pl.DataFrame:
+        """Continue the stream where it stands one session before; otherwise start it anew from the history."""
+        if self._stream is None or len(history) < 2 or self._stream[0] != history[-2]:
+            self._stream = (session, FeatureStream([self._larger(s) for s in history[:-1]]))
+        stream = self._stream[1]
+        self._stream = (session, stream)
+        return stream.advance(self._larger(session), session, self.calendar.hours(session).close)
+
+    def _larger(self, session: date) -> pl.DataFrame:
+        hours = self.calendar.hours(session)
+        return session_bars(self.bars(session), hours.open, hours.close)
+
+    def _inputs_mark(self, history: Sequence[date]) -> str:
+        """Which price files, of which size and time, the features follow from."""
+        parts = []
+        for session in history:
+            path = self.lake.path(PRICES, session)
+            status = path.stat() if path.is_file() else None
+            parts.append(f"{session}:{status.st_size}:{status.st_mtime_ns}" if status else f"{session}:none")
+        return ";".join(parts)
+
+
+def _mark_of(path: Path) -> str | None:
+    try:
+        return pl.read_parquet_metadata(path).get(INPUTS_MARK)
+    except (pl.exceptions.ComputeError, OSError) as error:
+        raise PartitionUnreadable(path, str(error).splitlines()[0]) from error

@@ -1,0 +1,203 @@
+"""The joint policy: LightGBM heads that decide enter, direction, size, exit and confidence of one trade together.
+
+It learns from full-information outcomes: for every context the reward of every action of the grid is known. With
+R(side, exit) the reward averaged over sizes, the *direction* head learns s = (mean R(long) − mean R(short)) / 2 and the
+*enter* head e = (mean R(long) + mean R(short)) / 2, so that the expected reward of a side is e ± s and a trade is worth
+entering where e + |s| > 0: costs are inside R. The *size* head learns the scale of what is left, the *exit* head which stop
+and target do better than the average exit. *Confidence* is Platt's scaling (Platt 1999) of (e + |s|) / scale, fitted on rows
+that the walk-forward folds had not seen."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from odin_core.lifecycle.config import LearnerConfig
+from odin_core.policies.actions import FLAT, SHAPE, SIZES, STOPS, TARGETS, FloatArray, Proposals, encode
+
+if TYPE_CHECKING:
+    from lightgbm import Booster
+
+    from odin_core.training.window import TrainingWindow
+
+Matrix = NDArray[np.float32]
+HEADS = ("direction", "enter", "size", "exit")
+CLIP = 6.0  # rewards beyond this many units of risk are cut for learning, so that single gaps do not rule a tree
+EXITS = np.array([(stop, target) for stop in STOPS for target in TARGETS])  # (16, 2)
+EXITS_PER_SIDE = 3  # exits sampled per context and side for the exit head
+FULL_SIZE_UTILITY = 0.4  # expected reward over its scale at which the largest size is used
+
+
+@dataclass(frozen=True)
+class JointPolicy:
+    """A trained policy. `heads` are LightGBM's own model texts, so that a model file says the same everywhere."""
+
+    features: tuple[str, ...]
+    trained_through: date
+    heads: dict[str, str]
+    platt: tuple[float, float]
+
+    name = "joint"
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "features": self.features,
+                "trained_through": self.trained_through.isoformat(),
+                "heads": self.heads,
+                "platt": self.platt,
+            },
+            sort_keys=True,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "JointPolicy":
+        data = json.loads(text)
+        return cls(
+            tuple(data["features"]), date.fromisoformat(data["trained_through"]), data["heads"], tuple(data["platt"])
+        )
+
+    def propose(self, X: Matrix) -> Proposals:
+        """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing value."""
+        direction, enter = self._predict("direction", X), self._predict("enter", X)
+        scale = np.exp(self._predict("size", X))
+        expected = enter + np.abs(direction)
+        side = (direction < 0).astype(np.int64)
+        stop, target = self._best_exit(X, side)
+        utility = expected / scale
+        steps = np.searchsorted(np.array(SIZES[:-1]) / SIZES[-1], utility / FULL_SIZE_UTILITY)
+        lean = encode(side, np.clip(steps, 0, len(SIZES) - 1), stop, target)
+        a, b = self.platt
+        confidence = 1 / (1 + np.exp(-(a + b * utility)))
+        return Proposals(np.where(expected > 0, lean, FLAT), lean, confidence, direction)
+
+    def _predict(self, head: str, X: Matrix) -> FloatArray:
+        return np.asarray(_booster(self.heads[head]).predict(X, num_threads=1), float)
+
+    def _best_exit(self, X: Matrix, side: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        n = len(X)
+        rows = np.concatenate([np.repeat(X, len(EXITS), axis=0), _exit_inputs(side, np.tile(EXITS, (n, 1)))], axis=1)
+        best = self._predict("exit", rows.astype(np.float32)).reshape(n, len(EXITS)).argmax(axis=1)
+        return best // len(TARGETS), best % len(TARGETS)
+
+
+@functools.lru_cache(maxsize=64)
+def _booster(text: str) -> "Booster":
+    import lightgbm
+
+    return lightgbm.Booster(model_str=text)
+
+
+def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> tuple[JointPolicy, "WalkForward"]:
+    """Train on every context of the window. Returns the policy and the walk-forward it was calibrated on.
+
+    Same window, configuration and seed give the same model text: deterministic, row-wise, threads from the configuration."""
+    X, reward = window.features, window.rewards
+    long_short = np.clip(np.nanmean(reward.reshape(-1, *SHAPE), axis=2), -CLIP, CLIP)  # (n, side, stop, target)
+    mean = np.nanmean(long_short, axis=(2, 3))
+    direction, enter = (mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2
+    fit = functools.partial(_fit, config=config, seed=seed)
+    walk = _walk_forward(window, direction, enter, config, fit)
+    residual = np.abs(mean - np.nanmean(mean, axis=0)).max(axis=1)
+    heads = {
+        "direction": fit(X, direction),
+        "enter": fit(X, enter),
+        "size": fit(X, np.log(np.maximum(residual, 0.05))),
+        "exit": fit(*_exit_rows(X, long_short, mean, seed)),
+    }
+    size = np.asarray(_booster(heads["size"]).predict(X[walk.rows], num_threads=1), float)
+    utility = walk.expected / np.exp(size)
+    return JointPolicy(window.names, window.last_session, heads, _platt(utility, walk.reward > 0)), walk
+
+
+@dataclass(frozen=True)
+class WalkForward:
+    """Out-of-sample predictions of an expanding, purged walk-forward: one row per tested context."""
+
+    rows: NDArray[np.int64]  # row of the window
+    fold: NDArray[np.int64]
+    expected: FloatArray  # e + |s| as predicted
+    reward: FloatArray  # of the side that was predicted, mean over sizes and exits
+    random: FloatArray  # mean reward over the whole grid
+    score: FloatArray  # predicted s
+    outcome: FloatArray  # realised s
+
+
+def _walk_forward(
+    window: "TrainingWindow", direction: FloatArray, enter: FloatArray, config: LearnerConfig, fit: Any
+) -> WalkForward:
+    from odin_core.evaluation.splits import PurgedWalkForward
+
+    session = window.session_index
+    splitter = PurgedWalkForward(n_splits=config.walk_forward_folds, embargo=config.purge_sessions)
+    spans = np.stack([session, session], axis=1)  # an outcome spans the one session it is decided for
+    parts = []
+    for fold, (train, test) in enumerate(splitter.split(window.features, groups=session, label_spans=spans)):
+        s = np.asarray(_booster(fit(window.features[train], direction[train])).predict(window.features[test]), float)
+        e = np.asarray(_booster(fit(window.features[train], enter[train])).predict(window.features[test]), float)
+        reward = enter[test] + np.where(s >= 0, 1, -1) * direction[test]
+        parts.append((test, np.full(len(test), fold), e + np.abs(s), reward, enter[test], s, direction[test]))
+    return WalkForward(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _fit(X: Matrix, y: FloatArray, *, config: LearnerConfig, seed: int) -> str:
+    import lightgbm
+
+    parameters = {
+        "objective": "regression",
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": min(config.min_leaf, max(len(y) // 20, 5)),
+        "feature_fraction": 0.7,
+        "bagging_fraction": 0.8,
+        "bagging_freq": 1,
+        "lambda_l2": 5.0,
+        "max_bin": 63,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": config.threads,
+        "verbosity": -1,
+    }
+    data = lightgbm.Dataset(X, y, params=parameters)
+    return lightgbm.train(parameters, data, num_boost_round=config.trees).model_to_string()
+
+
+def _exit_inputs(side: NDArray[np.int64], exits: FloatArray) -> FloatArray:
+    per_row = np.repeat(side, len(exits) // max(len(side), 1))
+    return np.column_stack([1.0 - 2.0 * per_row, exits])
+
+
+def _exit_rows(X: Matrix, long_short: FloatArray, mean: FloatArray, seed: int) -> tuple[Matrix, FloatArray]:
+    """Rows (context, side, exit) with the exit's advantage over the mean exit of that context and side, sampled."""
+    n = len(X)
+    rng = np.random.default_rng([seed, n])
+    pick = rng.integers(0, len(EXITS), size=(n, 2, EXITS_PER_SIDE))
+    context, side = np.repeat(np.arange(n), 2 * EXITS_PER_SIDE), np.tile(np.repeat([0, 1], EXITS_PER_SIDE), n)
+    chosen = pick.ravel()
+    reward = long_short.reshape(n, 2, len(EXITS))[context, side, chosen]
+    rows = np.concatenate([X[context], np.column_stack([1.0 - 2.0 * side, EXITS[chosen]])], axis=1)
+    known = np.isfinite(reward)
+    return rows[known].astype(np.float32), (reward - mean[context, side])[known]
+
+
+def _platt(utility: FloatArray, won: NDArray[np.bool_], steps: int = 25) -> tuple[float, float]:
+    """Intercept and slope of a logistic regression of `won` on `utility` (n,), by Newton's method with a weak ridge."""
+    design = np.column_stack([np.ones_like(utility), utility])
+    beta = np.zeros(2)
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-design @ beta))
+        gradient = design.T @ (won - p) - 1e-3 * beta
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-3 * np.eye(2)
+        beta = beta + np.linalg.solve(hessian, gradient)
+    return float(beta[0]), float(beta[1])
+
+
+def version_of(model: JointPolicy) -> str:
+    """The name of a model: its learner and the hash of its content."""
+    return f"joint-{hashlib.sha256(model.to_json().encode()).hexdigest()[:10]}"

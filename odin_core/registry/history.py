@@ -1,0 +1,121 @@
+"""The registry: which version is champion from when, which one before, and why. Its history is a table of the life, one
+partition per session on which something happened; a promotion by a person is an input of the life that the fold replays."""
+
+import json
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Final
+
+import polars as pl
+
+from odin_core.errors import OdinError, nearest
+from odin_core.lifecycle.life import Life
+from odin_core.policies.joint import JointPolicy
+from odin_core.registry import store
+
+HISTORY: Final = pl.Schema(
+    {
+        "event": pl.String(),  # promoted, refused, insufficient, by_person or demoted
+        "version": pl.String(),  # the one that it is about
+        "champion_before": pl.String(),
+        "champion_after": pl.String(),
+        "effective": pl.Date(),  # first session that the champion afterwards decides on
+        "trained_through": pl.Date(),
+        "hypothesis": pl.Int64(),
+        "reason": pl.String(),
+    }
+)
+
+
+def history(life: Life, *, as_of: date | None = None) -> pl.DataFrame:
+    """Registry events up to and including session `as_of` (default: the head), with the session, oldest first."""
+    through = min(as_of or date.max, life.head or date.min)
+    sessions = [s for s in life.lake.sessions("registry_history") if s <= through]
+    frames = [life.lake.read("registry_history", s).select(pl.lit(s).alias("session"), pl.all()) for s in sessions]
+    return pl.concat(frames) if frames else pl.DataFrame(schema={"session": pl.Date(), **HISTORY})
+
+
+@dataclass(frozen=True)
+class Champion:
+    version: str
+    since: date  # first session that it decides on
+
+
+def champion_as_of(life: Life, session: date) -> Champion | None:
+    """The champion in force after the close of `session`; it decides on the sessions that follow."""
+    events = history(life, as_of=session)
+    changes = events.filter(pl.col("champion_after").ne_missing(pl.col("champion_before")))
+    if changes.is_empty() or (last := changes.row(-1, named=True))["champion_after"] is None:
+        return None
+    return Champion(last["champion_after"], last["effective"])
+
+
+def versions(life: Life) -> list[str]:
+    return sorted(p.stem for p in life.models.glob("*.json"))
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A person's promotion: what would change, and the way to make it so. `version` None takes the champion away."""
+
+    life: Life
+    version: str | None
+    effective: date
+    before: Champion | None
+    why: str
+
+    def to_text(self) -> str:
+        return (
+            f"life {self.life.id}, from session {self.effective}: champion "
+            f"{self.before.version if self.before else 'none'} → {self.version or 'none'} ({self.why})"
+        )
+
+    def apply(self, at: datetime, operator: str) -> None:
+        """Append to the life's input; the fold takes it up when it comes to the session before `effective`."""
+        entry = {"effective": str(self.effective), "version": self.version, "why": self.why}
+        self.life.folder.mkdir(parents=True, exist_ok=True)
+        with (self.life.folder / "promotions.jsonl").open("a") as file:
+            file.write(json.dumps(entry, sort_keys=True) + "\n")
+        self.life.note(at, "promotion", operator=operator, **entry)
+
+
+def plan_promotion(life: Life, version: str, effective: date, why: str) -> Promotion:
+    """A promotion of a stored model, verified to load; `effective` must lie after the head."""
+    if version not in versions(life):
+        raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
+    _after_head(life, effective)
+    store.load(life.models, version)
+    return Promotion(life, version, effective, _now(life), why)
+
+
+def plan_rollback(life: Life, effective: date) -> Promotion:
+    """Back to the champion before the present one."""
+    _after_head(life, effective)
+    events = history(life)
+    changes = events.filter(pl.col("champion_after").ne_missing(pl.col("champion_before")))
+    if changes.is_empty():
+        raise OdinError(f"life {life.id} never had a champion: there is nothing to roll back")
+    previous = changes.row(-1, named=True)["champion_before"]
+    return Promotion(life, previous, effective, _now(life), "rollback")
+
+
+def promotions_on(life: Life, effective: date) -> tuple[dict[str, str], ...]:
+    """What persons decided to take effect on `effective`, in the order of entry."""
+    path = life.folder / "promotions.jsonl"
+    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return tuple(e for e in entries if e["effective"] == str(effective))
+
+
+def load_champion(life: Life, version: str) -> JointPolicy:
+    return store.load(life.models, version)
+
+
+def _now(life: Life) -> Champion | None:
+    return champion_as_of(life, life.head) if life.head else None
+
+
+def _after_head(life: Life, effective: date) -> None:
+    if life.head is not None and effective <= life.head:
+        raise OdinError(
+            f"a promotion must take effect after the life's head {life.head}, not on {effective}: finished sessions do not change"
+        )

@@ -1,0 +1,33 @@
+"""Models on disk: named by their content, written whole, refused when the content no longer fits the name."""
+
+from pathlib import Path
+
+from odin_core.errors import OdinError
+from odin_core.lake import write_text
+from odin_core.policies.joint import JointPolicy, version_of
+
+
+class ModelCorrupt(OdinError):
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(
+            f"{path}: this model file is damaged ({why}) and is not used. Restore it from a backup, or rewind the life "
+            f"to before it was trained (odin life rewind --to SESSION) and run on: it will be trained again"
+        )
+
+
+def save(folder: Path, version: str, model: JointPolicy) -> None:
+    path = folder / f"{version}.json"
+    if not path.is_file():
+        write_text(model.to_json(), path)
+
+
+def load(folder: Path, version: str) -> JointPolicy:
+    """The model, verified against its name. Raises ModelCorrupt."""
+    path = folder / f"{version}.json"
+    try:
+        model = JointPolicy.from_json(path.read_text())
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelCorrupt(path, f"{type(error).__name__}: {error}") from error
+    if version_of(model) != version:
+        raise ModelCorrupt(path, "its content does not have the hash in its name")
+    return model
