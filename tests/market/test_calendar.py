@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from realdata import market_file
 
 from odin_core.market.calendar import NotASession, OutsideCalendar, SessionCalendar, session_calendar
 from odin_core.market.profile import PROFILES, BadProfile, MarketProfile, load_profile
-from tests.realdata import market_file
 
 NSE = session_calendar(load_profile("nse"))
 DAYS = st.dates(NSE.first, NSE.last)

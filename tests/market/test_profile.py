@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from realdata import market_file
 
 from odin_core.errors import OdinError
 from odin_core.market.profile import BadProfile, UnknownMarket, load_profile, profile_names
-from tests.realdata import market_file
 
 MINIMAL = """
 calendar: XNYS
@@ -80,7 +80,7 @@ def test_published_charges_of_a_round_trip_of_a_lakh_intraday():
     assert min(rates["brokerage_rate"] * value, rates["brokerage_cap"]) * 2 == 40
     assert rates["sell_tax_rate"] * value == pytest.approx(25)
     assert rates["exchange_rate"] * value * 2 == pytest.approx(5.94)
-    assert rates["stamp_rate"] * value == pytest.approx(3)
+    assert rates["buy_tax_rate"] * value == pytest.approx(3)
     assert rates["regulator_rate"] * value * 2 == pytest.approx(0.2)
 
 
