@@ -27,8 +27,9 @@ class TooFewSessions(OdinError):
 class PurgedWalkForward:
     """Expanding training window, consecutive test blocks of whole sessions up to the last one.
 
-    With S sessions each block has `test_size` of them (default S // (n_splits + 1)); what does not divide evenly goes
-    to the first training window, as in scikit-learn's TimeSeriesSplit: every session after it is tested once.
+    With S sessions each block has `test_size` of them (default S // (n_splits + 1), fewer where the embargo would eat
+    the first training window); what does not divide evenly goes to that window, as in scikit-learn's TimeSeriesSplit:
+    every session after it is tested once.
     A fold trains on the rows before its block, less the `embargo` sessions next to it, less every row whose label span
     meets that of a test row (ends included). `groups` is each row's session, any sortable type, in any order; without
     it each row is a session of its own. `label_spans` has shape (n, 2), start and end in one ordered type; default
@@ -58,7 +59,8 @@ class PurgedWalkForward:
         n = len(X)
         session, n_sessions = _session_numbers(groups, n)
         spans = _spans(self.label_spans if label_spans is None else label_spans, n)
-        size = self.test_size or n_sessions // (self.n_splits + 1)
+        longest = (n_sessions - 1 - self.embargo) // self.n_splits
+        size = self.test_size or min(n_sessions // (self.n_splits + 1), longest)
         first = n_sessions - size * self.n_splits
         if size < 1 or first <= self.embargo:
             raise TooFewSessions(n_sessions, (self.test_size or 1) * self.n_splits + 1 + self.embargo, self.n_splits)

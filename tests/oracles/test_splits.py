@@ -30,8 +30,7 @@ def labelled_rows(draw):
 @given(labelled_rows(), st.integers(1, 3), st.integers(0, 3))
 def test_no_training_span_meets_a_test_span_and_no_row_is_purged_without_need(rows, n_splits, embargo):
     sessions, spans = rows
-    count = sessions.max() + 1
-    assume(count - n_splits * (count // (n_splits + 1)) > embargo)
+    assume(sessions.max() >= n_splits + embargo)
     splitter = PurgedWalkForward(n_splits=n_splits, embargo=embargo)
     for train, test in splitter.split(sessions, groups=sessions, label_spans=spans):
         first = sessions[test].min()
@@ -113,6 +112,15 @@ def test_scikit_learn_takes_it_as_a_splitter():
     splitter = PurgedWalkForward(n_splits=3, label_spans=spans)
     scores = cross_val_score(DummyRegressor(), np.zeros((20, 1)), np.arange(20.0), cv=splitter)
     assert len(scores) == splitter.get_n_splits() == 3
+
+
+def test_a_long_embargo_shortens_the_blocks_before_it_refuses():
+    folds = list(PurgedWalkForward(n_splits=3, embargo=2).split(np.zeros(8)))
+    assert [test.tolist() for _, test in folds] == [[5], [6], [7]]
+    assert [train.tolist() for train, _ in folds] == [[0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 3, 4]]
+    assert len(list(PurgedWalkForward(n_splits=3, embargo=2).split(np.zeros(6)))) == 3
+    with pytest.raises(TooFewSessions, match=r"5 sessions .* at least 6 are needed"):
+        PurgedWalkForward(n_splits=3, embargo=2).split(np.zeros(5))
 
 
 def test_too_few_sessions_are_refused_with_the_number_needed():
