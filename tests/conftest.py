@@ -1,4 +1,4 @@
-"""Fixtures that every folder of tests shares. Its being here also puts `tests/` on the path (`from realdata import …`)."""
+"""Fixtures that every folder of tests shares. Its place also puts `tests/` on the path (`import realdata`)."""
 
 from collections.abc import Callable
 from pathlib import Path
