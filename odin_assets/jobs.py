@@ -1,5 +1,7 @@
 """Jobs: the session graph of a market as one job, and the two that sensors ask for."""
 
+from functools import lru_cache
+
 import dagster as dg
 
 from odin_assets.assets.loop import OUTPUTS
@@ -14,10 +16,15 @@ def session_job_name(market: str) -> str:
     return f"{market}_session"
 
 
+def report_job_name(market: str) -> str:
+    return f"{market}_report"
+
+
 def market_jobs(market: str) -> list[dg.JobDefinition]:
     return [_announce(market), _retrain(market)]
 
 
+@lru_cache(maxsize=16)  # the schedule and the definitions must name the same object
 def session_job(market: str):
     """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
     keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *LOOP_NAMES)]
@@ -25,6 +32,16 @@ def session_job(market: str):
         session_job_name(market), selection=dg.AssetSelection.assets(*keys), partitions_def=partitions_of(market).sessions,
         description="One more session, or a range: bars, quality, features, and the loop.",
     )  # fmt: skip
+
+
+def report_job(market: str):
+    """What people read: the catalog and the report."""
+    keys = [dg.AssetKey([market, name]) for name in ("catalog", "life_report")]
+    return dg.define_asset_job(
+        report_job_name(market),
+        selection=dg.AssetSelection.assets(*keys),
+        description="Catalog and report of the current life.",
+    )
 
 
 class Transition(dg.Config):

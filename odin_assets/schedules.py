@@ -34,6 +34,8 @@ def daily_schedule(market: str) -> dg.ScheduleDefinition:
             return dg.SkipReason(f"{market}: the next session {session} closes at {closes:%Y-%m-%d %H:%M} UTC")
         if not data.has(session) and not any(data.sessions(session)):
             return dg.SkipReason(f"{market}: no bars for {session} yet: odin data import FILE --market {market}")
-        return dg.RunRequest(run_key=f"{life.id}:{session}", partition_key=str(session), job_name=session_job_name(market))
+        return dg.RunRequest(
+            run_key=f"{life.id}:{session}", partition_key=str(session), job_name=session_job_name(market)
+        )
 
     return daily

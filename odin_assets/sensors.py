@@ -63,4 +63,6 @@ def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
     from odin_core.monitoring.failures import record_failure
 
     error = context.failure_event.message or context.failure_event.event_specific_data
-    record_failure(odin.open(), at=now(), run_id=context.dagster_run.run_id, job=context.dagster_run.job_name, error=str(error))
+    record_failure(
+        odin.open(), at=now(), run_id=context.dagster_run.run_id, job=context.dagster_run.job_name, error=str(error)
+    )

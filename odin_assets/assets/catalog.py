@@ -24,9 +24,13 @@ def catalog_assets(market: str) -> list[dg.AssetsDefinition]:
                 views = create_views(connection, home)
                 rows = {v: connection.execute(f'select count(*) from "{v}"').fetchall()[0][0] for v in views}
             path = build_catalog(home)
-        return dg.MaterializeResult(metadata={"file": dg.MetadataValue.path(str(path)), "views": len(views), "rows": rows})
+        return dg.MaterializeResult(
+            metadata={"file": dg.MetadataValue.path(str(path)), "views": len(views), "rows": rows}
+        )
 
-    @dg.asset(key_prefix=market, deps=upstream, group_name="catalog", owners=OWNERS, kinds={"matplotlib"}, code_version="1")
+    @dg.asset(
+        key_prefix=market, deps=upstream, group_name="catalog", owners=OWNERS, kinds={"matplotlib"}, code_version="1"
+    )
     def life_report(context: dg.AssetExecutionContext, odin: OdinHome) -> dg.MaterializeResult:
         """Where the current life got to: phases, equity against its baselines, decisions and retrains, as one page."""
         with users_mistakes():

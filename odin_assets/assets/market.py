@@ -33,7 +33,11 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
                 bars = data.bars(session_of(key))
                 if fault := _fault(bars):
                     unsound[key] = fault
-                numbers = {"rows": bars.height, "symbols": bars["symbol"].n_unique(), "volume": float(bars["volume"].sum() or 0)}
+                numbers = {
+                    "rows": bars.height,
+                    "symbols": bars["symbol"].n_unique(),
+                    "volume": float(bars["volume"].sum() or 0),
+                }
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
                 tell("price_history", key)
         check = dg.AssetCheckResult(check_name="bars_are_sound", passed=not unsound, metadata={"sessions": unsound})
@@ -55,7 +59,10 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
             data = odin.data(market)
             for key in context.partition_keys:
                 findings = data.defects(session_of(key)) if data.has(session_of(key)) else None
-                numbers = {"findings": 0 if findings is None else findings.height, "has_bars": int(findings is not None)}
+                numbers = {
+                    "findings": 0 if findings is None else findings.height,
+                    "has_bars": int(findings is not None),
+                }
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
 
     return [price_history, data_quality]

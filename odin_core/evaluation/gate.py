@@ -166,8 +166,8 @@ def judge(evidence: Evidence, config: GateConfig = DEFAULT) -> Verdict:
     criteria = [
         *_amounts(frame, candidate, config),
         _bound("beats_random", candidate - reward["random"], alpha, config, "candidate − random"),
-        _mean("beats_rules", candidate - rules, "candidate − rules"),
-        _bound("profitable", candidate, alpha, config, "candidate after costs"),
+        _bound("beats_rules", candidate - rules, alpha, config, "candidate − rules"),
+        _mean("profitable", candidate, "candidate after costs"),
     ]
     if evidence.incumbent is not None:
         difference = candidate - reward["incumbent"]

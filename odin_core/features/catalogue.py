@@ -46,6 +46,7 @@ class Feature:
     bars: int
     unit: str
     needs_volume: bool
+    mirror: float | None
     formula: Formula
 
     def __post_init__(self) -> None:
@@ -55,14 +56,16 @@ class Feature:
     @property
     def definition(self) -> str:
         """What the value follows from, beside the kernels: window and source text."""
-        return f"{self.name}|{self.interval}|{self.bars}|{inspect.getsource(self.formula)}"
+        return f"{self.name}|{self.interval}|{self.bars}|{self.mirror}|{inspect.getsource(self.formula)}"
 
 
 FEATURES: Final[dict[str, Feature]] = {}
 """All features by name, in the order in which they are defined, which is the order of the columns."""
 
 
-def feature(*, interval: Interval, bars: int, unit: str, needs_volume: bool = False) -> Callable[[Formula], Formula]:
+def feature(
+    *, interval: Interval, bars: int, unit: str, needs_volume: bool = False, mirror: float | None = None
+) -> Callable[[Formula], Formula]:
     """Enter a formula into the catalogue under its function's name.
 
     The function gets a Window of (symbols, `bars`) and returns (symbols,) float64, NaN where undefined; each row must
@@ -74,7 +77,13 @@ def feature(*, interval: Interval, bars: int, unit: str, needs_volume: bool = Fa
         if name in FEATURES:
             raise ValueError(f"feature {name} is defined twice")
         FEATURES[name] = Feature(
-            name=name, interval=interval, bars=bars, unit=unit, needs_volume=needs_volume, formula=formula
+            name=name,
+            interval=interval,
+            bars=bars,
+            unit=unit,
+            needs_volume=needs_volume,
+            mirror=mirror,
+            formula=formula,
         )
         return formula
 

@@ -21,38 +21,38 @@ from odin_core.features.kernels import (
 )
 
 
-@feature(interval="5m", bars=76, unit="0 to 100")
+@feature(interval="5m", bars=76, unit="0 to 100", mirror=50.0)
 def rsi_5m(window: Window) -> FloatArray:
     """RSI(14) of 5-minute closes, Wilder's smoothing seeded inside the window. NaN where no close changed."""
     return wilder_rsi(window.close, 14)
 
 
-@feature(interval="15m", bars=60, unit="0 to 100")
+@feature(interval="15m", bars=60, unit="0 to 100", mirror=50.0)
 def rsi_15m(window: Window) -> FloatArray:
     """RSI(14) of 15-minute closes, Wilder's smoothing seeded inside the window. NaN where no close changed."""
     return wilder_rsi(window.close, 14)
 
 
-@feature(interval="60m", bars=36, unit="0 to 100")
+@feature(interval="60m", bars=36, unit="0 to 100", mirror=50.0)
 def rsi_60m(window: Window) -> FloatArray:
     """RSI(14) of hourly closes, Wilder's smoothing seeded inside the window. NaN where no close changed."""
     return wilder_rsi(window.close, 14)
 
 
-@feature(interval="15m", bars=20, unit="fraction")
+@feature(interval="15m", bars=20, unit="fraction", mirror=0.0)
 def sma_cross_15m(window: Window) -> FloatArray:
     """Mean of the last 5 closes over the mean of the last 20, − 1; its sign changes where the averages cross.
     Never NaN on positive prices."""
     return relative(tail_mean(window.close, 5), tail_mean(window.close, 20))
 
 
-@feature(interval="60m", bars=20, unit="fraction")
+@feature(interval="60m", bars=20, unit="fraction", mirror=0.0)
 def sma_cross_60m(window: Window) -> FloatArray:
     """Mean of the last 5 hourly closes over the mean of the last 20, − 1. Never NaN on positive prices."""
     return relative(tail_mean(window.close, 5), tail_mean(window.close, 20))
 
 
-@feature(interval="15m", bars=60, unit="fraction")
+@feature(interval="15m", bars=60, unit="fraction", mirror=0.0)
 def ema_cross_15m(window: Window) -> FloatArray:
     """EMA(12) over EMA(26) of closes, − 1; each seeded with the mean of the window's first 12 and 26 closes.
     Never NaN on positive prices. Source: the pair of Appel's MACD (1979), as a ratio."""
@@ -118,43 +118,52 @@ def volume_z_day(window: Window) -> FloatArray:
     return tail_z_score(window.volume, 1)
 
 
-@feature(interval="day", bars=2, unit="fraction")
+@feature(interval="day", bars=2, unit="fraction", mirror=0.0)
 def gap(window: Window) -> FloatArray:
     """The session's open over the previous close, − 1. Never NaN on positive prices."""
     return relative(window.open[:, -1], window.close[:, -2])
 
 
-@feature(interval="5m", bars=19, unit="fraction")
+@feature(interval="5m", bars=19, unit="fraction", mirror=0.0)
 def return_90m(window: Window) -> FloatArray:
     """Simple return over the last 18 five-minute bars, close to close. Never NaN on positive prices."""
     return relative(window.close[:, -1], window.close[:, -19])
 
 
-@feature(interval="day", bars=1, unit="fraction")
+@feature(interval="5m", bars=19, unit="standard deviations", mirror=0.0)
+def trend_90m(window: Window) -> FloatArray:
+    """`return_90m` over `realised_vol_90m`: how straight the last 18 bars went, √18 at most in size.
+
+    NaN where no close changed."""
+    volatility = realised_vol_90m(window)
+    return np.divide(return_90m(window), volatility, out=np.full(len(volatility), np.nan), where=volatility > 0)
+
+
+@feature(interval="day", bars=1, unit="fraction", mirror=0.0)
 def return_session(window: Window) -> FloatArray:
     """The session's close over its open, − 1. Never NaN on positive prices."""
     return relative(window.close[:, -1], window.open[:, -1])
 
 
-@feature(interval="day", bars=4, unit="fraction")
+@feature(interval="day", bars=4, unit="fraction", mirror=0.0)
 def return_3d(window: Window) -> FloatArray:
     """Simple return over three sessions, close to close. Never NaN on positive prices."""
     return relative(window.close[:, -1], window.close[:, -4])
 
 
-@feature(interval="day", bars=6, unit="fraction")
+@feature(interval="day", bars=6, unit="fraction", mirror=0.0)
 def return_5d(window: Window) -> FloatArray:
     """Simple return over five sessions, close to close. Never NaN on positive prices."""
     return relative(window.close[:, -1], window.close[:, -6])
 
 
-@feature(interval="day", bars=1, unit="0 to 1")
+@feature(interval="day", bars=1, unit="0 to 1", mirror=0.5)
 def range_position(window: Window) -> FloatArray:
     """The close within the session's low to high. NaN where the session had no range."""
     return position(window.close[:, -1], window.high, window.low)
 
 
-@feature(interval="day", bars=5, unit="0 to 1")
+@feature(interval="day", bars=5, unit="0 to 1", mirror=0.5)
 def range_position_5d(window: Window) -> FloatArray:
     """The close within the lowest low to highest high of five sessions. NaN where they had no range."""
     return position(window.close[:, -1], window.high, window.low)

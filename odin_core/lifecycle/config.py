@@ -47,10 +47,10 @@ class GuardrailConfig:
 @dataclass(frozen=True, kw_only=True)
 class LearnerConfig:
     lookback_sessions: int = 126  # six months, rolling; expanding until then
-    min_contexts: int = 300
-    min_sessions: int = 10
+    min_contexts: int = 500
+    min_sessions: int = 20
     trees: int = 60
-    leaves: int = 7
+    leaves: int = 15
     min_leaf: int = 40
     learning_rate: float = 0.05
     threads: int = 1
@@ -135,15 +135,27 @@ def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
             raise OdinError(f"{name}={text}: expected {kind.__name__}, like the default {known[name]!r}")
         section, _, inner = name.rpartition(".")
         if section:
-            config = dataclasses.replace(config, **{section: dataclasses.replace(getattr(config, section), **{inner: value})})
+            config = dataclasses.replace(
+                config, **{section: dataclasses.replace(getattr(config, section), **{inner: value})}
+            )
         else:
             config = dataclasses.replace(config, **{inner: value})
     return config
 
 
+def configured(*, seed: int | None, edge: float | None, assignments: Iterable[str] = ()) -> LifeConfig:
+    """The default configuration with what a command was told; None keeps the default."""
+    told = {name: value for name, value in (("seed", seed), ("edge", edge)) if value is not None}
+    return with_settings(dataclasses.replace(LifeConfig(), **told), assignments)
+
+
 def from_dict(data: dict[str, Any]) -> LifeConfig:
     """The inverse of `LifeConfig.to_dict` after a trip through JSON."""
-    sections = {f.name: f.default_factory for f in dataclasses.fields(LifeConfig) if f.default_factory is not dataclasses.MISSING}
+    sections = {
+        f.name: f.default_factory
+        for f in dataclasses.fields(LifeConfig)
+        if f.default_factory is not dataclasses.MISSING
+    }
     known = {k: v for k, v in data.items() if k not in sections} | {
         name: type(make())(**data[name]) for name, make in sections.items() if name in data
     }

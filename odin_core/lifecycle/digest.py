@@ -60,9 +60,7 @@ def life_digest(life: Life, through: date | None = None) -> Digest:
         for name, table in ((PRICES, PRICES), ("features", data.features_table)):
             if data.lake.has(table, session):
                 _absorb(inputs[name], data.lake, table, session, KEYS[name])
-    return Digest(
-        life.id, sessions[-1] if sessions else None, len(sessions), _hex(tables), _hex(inputs)
-    )
+    return Digest(life.id, sessions[-1] if sessions else None, len(sessions), _hex(tables), _hex(inputs))
 
 
 def _absorb(digest: Any, lake: Lake, table: str, session: date, key: tuple[str, ...]) -> None:

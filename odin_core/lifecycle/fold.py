@@ -25,7 +25,11 @@ from odin_core.registry.history import HISTORY
 from odin_core.replay import record
 from odin_core.training.window import SessionContexts
 
-INPUTS = (*(name for name in FEATURES if name not in ("close", "traded_value")), "market_volatility", "volatility_ratio")
+INPUTS = (
+    *(name for name in FEATURES if name not in ("close", "traded_value")),
+    "market_volatility",
+    "volatility_ratio",
+)
 GRID_TABLE = pl.Schema({"symbol": pl.String(), "net_return": pl.List(pl.Float32())})
 MINUTES_IN_FEATURE = 75 * 5  # minutes that `realised_vol_session` covers
 
@@ -66,16 +70,29 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     tables["phase_state"] = _state_row(state, day, facts)
     tables["recommendations"] = state.plan
     tables["open_decisions"] = state.positions
-    return state, DayRecord(tables=tables, models=models, summary=_summary(tables, facts, state), reports=reports, trained=bool(models))
+    return state, DayRecord(
+        tables=tables, models=models, summary=_summary(tables, facts, state), reports=reports, trained=bool(models)
+    )
 
 
-def _settle(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, dict[str, pl.DataFrame], dict[str, object]]:
+def _settle(
+    state: LoopState, day: Day, rules: LoopRules
+) -> tuple[LoopState, dict[str, pl.DataFrame], dict[str, object]]:
     """Outcomes of today: executions, replay rows, full-information rewards, equity."""
-    volatility = state.contexts["realised_vol_session"].to_numpy() / np.sqrt(MINUTES_IN_FEATURE) if state.plan.height else np.empty(0)
-    result = outcomes.carry_out(state.plan, state.positions, volatility, day.bars, rules.venue, rules.config.seed, day.session)
+    volatility = (
+        state.contexts["realised_vol_session"].to_numpy() / np.sqrt(MINUTES_IN_FEATURE)
+        if state.plan.height
+        else np.empty(0)
+    )
+    result = outcomes.carry_out(
+        state.plan, state.positions, volatility, day.bars, rules.venue, rules.config.seed, day.session
+    )
     resolved = record.validate(result.resolved)
     grid = pl.DataFrame(
-        {"symbol": state.plan["symbol"], "net_return": pl.Series(result.net_return, dtype=pl.Array(pl.Float32, ACTIONS))}
+        {
+            "symbol": state.plan["symbol"],
+            "net_return": pl.Series(result.net_return, dtype=pl.Array(pl.Float32, ACTIONS)),
+        }
     ).cast(dict(GRID_TABLE))
     contexts = session_contexts(day.session, state.contexts, result.net_return, (
         ("action_outcomes", grid.height, logical_hash(grid, ("symbol",))), ("replay_buffer", resolved.height, logical_hash(resolved, record.KEY))
@@ -93,7 +110,10 @@ def _settle(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, di
         replay_rows=state.replay_rows + resolved.height,
         phase_rows=state.phase_rows + resolved.height,
         regime_sessions=_add(state.regime_sessions, regime, 1),
-        regime_rows=tuple(n + resolved.filter(pl.col("vol_regime") == r).height for r, n in zip(REGIMES, state.regime_rows, strict=True)),
+        regime_rows=tuple(
+            n + resolved.filter(pl.col("vol_regime") == r).height
+            for r, n in zip(REGIMES, state.regime_rows, strict=True)
+        ),
         equity=equity,
         peak=peak,
         halt_left=halt_left,
@@ -118,9 +138,13 @@ def session_contexts(
 ) -> SessionContexts:
     """The learner's view of one session: features as at the decision, rewards of every action."""
     unit = contexts["atr_60m"].to_numpy() if contexts.height else np.empty(0)
-    files = tuple({"table": t, "session": session, "path": f"{t}/session={session}", "rows": n, "hash": h} for t, n, h in hashes)
+    files = tuple(
+        {"table": t, "session": session, "path": f"{t}/session={session}", "rows": n, "hash": h} for t, n, h in hashes
+    )
     choice = rule_policy.propose(contexts).action if contexts.height else np.empty(0, np.int64)
-    return SessionContexts(session, INPUTS, inputs(contexts), (net_return / unit[:, None]).astype(np.float32), choice, files)
+    return SessionContexts(
+        session, INPUTS, inputs(contexts), (net_return / unit[:, None]).astype(np.float32), choice, files
+    )
 
 
 def inputs(contexts: pl.DataFrame) -> NDArray[np.float32]:
@@ -147,7 +171,11 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
 def _change_phase(
     state: LoopState, day: Day, rules: LoopRules, tables: dict[str, pl.DataFrame]
 ) -> tuple[LoopState, phases.Outlook, float]:
-    view = phases.outlook(state, rules.config, planner.universe(day.features, rules.profile, rules.config.filter, state.widening, _bars(day)).height)
+    view = phases.outlook(
+        state,
+        rules.config,
+        planner.universe(day.features, rules.profile, rules.config.filter, state.widening, _bars(day)).height,
+    )
     if view.phase != state.phase:
         if view.phase < state.phase and state.champion is not None:
             row = {"event": "demoted", "version": state.champion, "champion_before": state.champion, "champion_after": None,
@@ -161,7 +189,9 @@ def _change_phase(
 
 def _append_history(tables: dict[str, pl.DataFrame], row: dict[str, object]) -> None:
     frame = pl.DataFrame([row], schema=HISTORY)
-    tables["registry_history"] = pl.concat([tables["registry_history"], frame]) if "registry_history" in tables else frame
+    tables["registry_history"] = (
+        pl.concat([tables["registry_history"], frame]) if "registry_history" in tables else frame
+    )
 
 
 def _plan(state: LoopState, day: Day, rules: LoopRules, status: str, epsilon: float = 1.0) -> tuple[LoopState, int]:
@@ -172,7 +202,9 @@ def _plan(state: LoopState, day: Day, rules: LoopRules, status: str, epsilon: fl
         state, contexts, inputs(contexts), day.next_session, rules.profile, config, epsilon, rules.features_version
     )
     narrow = contexts.height < config.filter.min_symbols and _warm(day)
-    widening = min(state.widening + 1, config.filter.max_widening) if narrow and config.filter.adaptive else state.widening
+    widening = (
+        min(state.widening + 1, config.filter.max_widening) if narrow and config.filter.adaptive else state.widening
+    )
     closes = day.features.select("symbol", "close") if day.features.height else state.closes
     return replace(state, plan=plan, contexts=contexts, widening=widening, closes=closes), contexts.height
 
@@ -203,7 +235,9 @@ def _halt(state: LoopState, equity: float, config: LifeConfig) -> tuple[float, i
     return peak, config.guardrails.halt_sessions if peak - equity >= config.guardrails.max_drawdown else 0
 
 
-def _random_portfolios(net_return: NDArray[np.float32], sizes: FloatArray, session: date, config: LifeConfig) -> list[float]:
+def _random_portfolios(
+    net_return: NDArray[np.float32], sizes: FloatArray, session: date, config: LifeConfig
+) -> list[float]:
     """Returns of random portfolios with as many trades of the same sizes: random context, side, stop and target."""
     count = config.exploration.random_portfolios
     if not len(net_return) or not len(sizes):
@@ -226,7 +260,10 @@ def _hold_return(closes: pl.DataFrame, features: pl.DataFrame) -> float | None:
 
 
 def _reason(status: str, view: phases.Outlook) -> str:
-    prefix = {"no_data": "no bars on this session: nothing fills and nothing is planned; ", "warm_up": "warm-up: features are not known yet; "}
+    prefix = {
+        "no_data": "no bars on this session: nothing fills and nothing is planned; ",
+        "warm_up": "warm-up: features are not known yet; ",
+    }
     return prefix.get(status, "") + view.reason
 
 
@@ -236,7 +273,9 @@ def _state_row(state: LoopState, day: Day, facts: dict[str, object]) -> pl.DataF
     return pl.DataFrame([{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}], schema=PHASE_STATE)
 
 
-def _summary(tables: dict[str, pl.DataFrame], facts: dict[str, object], state: LoopState) -> dict[str, float | int | str]:
+def _summary(
+    tables: dict[str, pl.DataFrame], facts: dict[str, object], state: LoopState
+) -> dict[str, float | int | str]:
     replay = tables["replay_buffer"]
     counts = dict(replay["status"].value_counts().iter_rows())
     numbers = {

@@ -66,7 +66,12 @@ def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> 
             f"{len(window)} contexts over {len(window.sessions)} sessions; training needs "
             f"{config.learner.min_contexts} over {config.learner.min_sessions}"
         )
-        return Week(state, tables | {"evaluation_report": _report(None, "not_trained", reason, dataset, len(window), None)}, {}, {})
+        return Week(
+            state,
+            tables | {"evaluation_report": _report(None, "not_trained", reason, dataset, len(window), None)},
+            {},
+            {},
+        )
     model, walk = train_joint(window, config.learner, config.seed)
     version = version_of(model)
     evidence = _evidence(state, version, walk)
@@ -140,26 +145,39 @@ def _evidence(state: LoopState, version: str, walk: WalkForward) -> Evidence:
     mine = state.scores.filter("candidate")
     if state.hypothesis_since is not None:
         mine = mine.filter(pl.col("session") >= state.hypothesis_since)
-    incumbent = state.scores.filter("champion").select("session", incumbent=pl.col("reward").fill_null(0.0)).unique("session")
+    incumbent = (
+        state.scores.filter("champion").select("session", incumbent=pl.col("reward").fill_null(0.0)).unique("session")
+    )
     sessions = mine.join(incumbent, on="session", how="left").sort("session")
     sessions = sessions.select(
         "session", "decisions", pl.col("reward").alias("candidate"), "random", "rules",
         pl.col("incumbent") if state.champion else pl.lit(None, pl.Float64).alias("incumbent"), "ic",
     )  # fmt: skip
     chosen = walk.expected > 0
-    folds = pl.DataFrame({"fold": walk.fold, "reward": np.where(chosen, walk.reward, np.nan), "random": walk.random, "chosen": chosen})
+    folds = pl.DataFrame(
+        {"fold": walk.fold, "reward": np.where(chosen, walk.reward, np.nan), "random": walk.random, "chosen": chosen}
+    )
     by_fold = folds.group_by("fold").agg(
-        decisions=pl.col("chosen").sum().cast(pl.Int64), candidate=pl.col("reward").fill_nan(None).mean(), random=pl.col("random").mean()
+        decisions=pl.col("chosen").sum().cast(pl.Int64),
+        candidate=pl.col("reward").fill_nan(None).mean(),
+        random=pl.col("random").mean(),
     )
     return Evidence(
-        candidate=version, hypothesis=state.hypothesis, sessions=sessions, walk_forward=by_fold.sort("fold"), incumbent=state.champion
+        candidate=version,
+        hypothesis=state.hypothesis,
+        sessions=sessions,
+        walk_forward=by_fold.sort("fold"),
+        incumbent=state.champion,
     )
 
 
 def _gate(config: LifeConfig, ceiling: float) -> GateConfig:
     promotion = config.promotion
     return GateConfig(
-        alpha_total=promotion.alpha, min_sessions=promotion.min_sessions, min_decisions=promotion.min_decisions, ic_ceiling=ceiling
+        alpha_total=promotion.alpha,
+        min_sessions=promotion.min_sessions,
+        min_decisions=promotion.min_decisions,
+        ic_ceiling=ceiling,
     )
 
 
@@ -178,7 +196,9 @@ def _manifest(window: tuple[SessionContexts, ...], config: LifeConfig) -> tuple[
     return pl.DataFrame([{"version": version, **f} for f in rows], schema=MANIFEST), version
 
 
-def _report(version: str | None, outcome: str, reason: str, dataset: str, contexts: int, verdict: Verdict | None) -> pl.DataFrame:
+def _report(
+    version: str | None, outcome: str, reason: str, dataset: str, contexts: int, verdict: Verdict | None
+) -> pl.DataFrame:
     """One row per criterion (one without criterion where nothing could be judged)."""
     head = {"version": version, "outcome": outcome, "reason": reason, "dataset": dataset, "contexts": contexts}
     criteria = verdict.criteria if verdict else ()

@@ -134,11 +134,28 @@ def create(home: Home, market: str, config: LifeConfig, first_session: date) -> 
     life = Life(home, market, config, first_session)
     if not (life.folder / "life.json").is_file():
         text = json.dumps(
-            {"market": market, "first_session": str(first_session), "config": config.to_dict()}, indent=2, sort_keys=True
+            {"market": market, "first_session": str(first_session), "config": config.to_dict()},
+            indent=2,
+            sort_keys=True,
         )
         write_text(text, life.folder / "life.json")
     use(home, life)
     return life
+
+
+def is_current(life: Life) -> bool:
+    path = life.home.current(life.market)
+    return path.is_file() and path.read_text().strip() == life.id
+
+
+def describe(life: Life, *, current: bool) -> dict[str, Any]:
+    """What a list of lives shows of one."""
+    finished = life.commits()
+    return {
+        "life": life.id, "current": current, "market": life.market, "seed": life.config.seed, "edge": life.config.edge,
+        "live": life.config.live, "first_session": life.first_session, "head": finished[-1] if finished else None,
+        "sessions": len(finished), "generation": life.generation,
+    }  # fmt: skip
 
 
 def use(home: Home, life: Life) -> None:

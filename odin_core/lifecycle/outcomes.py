@@ -75,7 +75,13 @@ class _Values(NamedTuple):
 
 
 def carry_out(
-    plan: pl.DataFrame, positions: pl.DataFrame, volatility: FloatArray, bars: pl.DataFrame, venue: Venue, seed: int, session: date
+    plan: pl.DataFrame,
+    positions: pl.DataFrame,
+    volatility: FloatArray,
+    bars: pl.DataFrame,
+    venue: Venue,
+    seed: int,
+    session: date,
 ) -> Result:
     """Run `plan` (DECISION) and the open `positions` (POSITIONS) over the session's `bars`; `volatility` (n,) is each
     planned symbol's expected standard deviation of a one-minute return."""
@@ -98,7 +104,10 @@ def carry_out(
         executions=_legs(fresh.filter(taken), old.filter(taken)),
         positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(dict(POSITIONS)),
         net_return=net,
-        profit=float(done.filter(taken & pl.col("complete")).select((pl.col("net_return") * pl.col("notional")).sum()).item() or 0.0),
+        profit=float(
+            done.filter(taken & pl.col("complete")).select((pl.col("net_return") * pl.col("notional")).sum()).item()
+            or 0.0
+        ),
         traded=float(
             fresh.filter(taken)["notional"].fill_nan(None).sum()
             + done.filter(taken & pl.col("complete")).select((pl.col("exit_price") * pl.col("quantity")).sum()).item()
@@ -114,7 +123,13 @@ def _rows_by_symbol(bars: pl.DataFrame) -> dict[str, tuple[int, int]]:
 
 
 def _grid(
-    plan: pl.DataFrame, volatility: FloatArray, bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, seed: int, session: date
+    plan: pl.DataFrame,
+    volatility: FloatArray,
+    bars: Bars,
+    spans: Mapping[str, tuple[int, int]],
+    venue: Venue,
+    seed: int,
+    session: date,
 ) -> tuple[Fills, _Values, NDArray[np.float32]]:
     n = plan.height
     span = np.array([spans.get(s, (0, -1)) for s in plan["symbol"]], np.int64).reshape(n, 2)
@@ -147,7 +162,9 @@ def _resume(
     positions: pl.DataFrame, bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, seed: int, session: date
 ) -> tuple[Fills, _Values]:
     """Go on with what is open; a symbol without bars today stays as it is."""
-    held = [np.array(column) for column in zip(*positions["engine"].to_list(), strict=True)] or [np.empty(0)] * len(Fills._fields)
+    held = [np.array(column) for column in zip(*positions["engine"].to_list(), strict=True)] or [np.empty(0)] * len(
+        Fills._fields
+    )
     state = Fills(*(c.astype(t) for c, t in zip(held, _DTYPES, strict=True)))
     side = decode(positions["action"].to_numpy().astype(np.int64)).side
     span = np.array([spans.get(s, (0, -1)) for s in positions["symbol"]], np.int64).reshape(len(side), 2)
@@ -239,7 +256,11 @@ def _legs(fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
         )  # fmt: skip
 
     none = pl.lit(None, pl.String)
-    parts = [legs(fresh, "entry", none), legs(fresh, "exit", pl.col("exit_reason")), legs(old, "exit", pl.col("exit_reason"))]
+    parts = [
+        legs(fresh, "entry", none),
+        legs(fresh, "exit", pl.col("exit_reason")),
+        legs(old, "exit", pl.col("exit_reason")),
+    ]
     return pl.concat(parts).cast(dict(EXECUTIONS)).sort("decision_id", "leg")
 
 

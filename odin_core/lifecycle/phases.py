@@ -1,6 +1,7 @@
 """Phases: who decides, when the next phase begins, and why it does not yet. All numbers are in `PhaseConfig`.
 
-A gate is a list of criteria, each with its value and what it needs, so that its distance to passing can be printed."""
+A gate is a list of criteria, each with its value and what it needs, so that its distance to passing can be printed. They
+are looked at every session, so every bound is one that holds at all looks together (`evaluation.sequential`)."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from odin_core.evaluation import metrics
-from odin_core.evaluation.sequential import cluster_mean_interval
+from odin_core.evaluation.sequential import lower_confidence_sequence, upper_confidence_sequence
 from odin_core.lifecycle.config import ExplorationConfig, LifeConfig
 from odin_core.lifecycle.state import REGIMES, LoopState
 
@@ -96,7 +97,7 @@ def _leaves_2(state: LoopState, config: LifeConfig) -> tuple[Criterion, ...]:
     needed = config.phases
     since, excess = _champion_excess(state, config, state.phase_since)
     ic = _scores(state, state.champion_through)["ic"].drop_nulls().to_numpy()
-    ic_bound = cluster_mean_interval(ic, np.arange(len(ic)), needed.confidence * 2)[1] if len(ic) > 2 else math.nan
+    ic_bounds = lower_confidence_sequence(ic, needed.confidence, burn_in=needed.min_sessions)
     share = np.array(state.regime_sessions) / max(sum(state.regime_sessions), 1)
     owed = [r for r, s, rows in zip(REGIMES, share, state.regime_rows, strict=True)
             if s >= needed.regime_share and rows < needed.regime_rows]  # fmt: skip
@@ -106,9 +107,9 @@ def _leaves_2(state: LoopState, config: LifeConfig) -> tuple[Criterion, ...]:
         Criterion("regimes covered", len(REGIMES) - len(owed), len(REGIMES)),
         Criterion("champion's sessions out of sample", since, needed.min_sessions),
         Criterion("champion beats random", excess, 0.0),
-        Criterion("information coefficient", ic_bound, 0.0),
+        Criterion("information coefficient", float(ic_bounds[-1]) if len(ic) else math.nan, 0.0),
         Criterion("deflated Sharpe ratio", _deflated(returns, state), needed.deflated_sharpe),
-        Criterion("drawdown", -float(metrics.max_drawdown(returns)) if len(returns) else math.nan, needed.max_drawdown, at_least=False),
+        Criterion("drawdown", -float(metrics.max_drawdown(returns, compounded=False)) if len(returns) else math.nan, needed.max_drawdown, at_least=False),
     )  # fmt: skip
 
 
@@ -138,9 +139,8 @@ def _scores(state: LoopState, after: date | None) -> pl.DataFrame:
 def _champion_excess(state: LoopState, config: LifeConfig, after: date | None) -> tuple[int, float]:
     """Sessions, and the lower confidence bound of the champion's mean reward above the random baseline's."""
     excess = _scores(state, after).select(pl.col("reward") - pl.col("random")).to_series().drop_nulls().to_numpy()
-    if len(excess) < config.phases.min_sessions:
-        return len(excess), math.nan
-    return len(excess), cluster_mean_interval(excess, np.arange(len(excess)), config.phases.confidence * 2)[1]
+    bound = lower_confidence_sequence(excess, config.phases.confidence, burn_in=config.phases.min_sessions)
+    return len(excess), float(bound[-1]) if len(excess) >= config.phases.min_sessions else math.nan
 
 
 def _demotion(state: LoopState, config: LifeConfig) -> str | None:
@@ -151,7 +151,7 @@ def _demotion(state: LoopState, config: LifeConfig) -> str | None:
     recent = _scores(state, state.champion_through).tail(config.phases.demotion_sessions)
     excess = recent.select(pl.col("reward") - pl.col("random")).to_series().drop_nulls().to_numpy()
     if len(excess) >= config.phases.demotion_sessions:
-        upper = cluster_mean_interval(excess, np.arange(len(excess)), config.phases.confidence * 2)[2]
+        upper = float(upper_confidence_sequence(excess, config.phases.confidence)[-1])
         if upper < 0:
             return f"demoted: the champion's mean reward is surely below random's over {len(excess)} sessions (upper bound {upper:+.3f})"
     return None

@@ -19,7 +19,9 @@ from odin_core.replay.record import DECISION, SIDE
 POLICY = {"random": "uniform", "rule": "rules", "joint": "joint"}
 
 
-def universe(features: pl.DataFrame, profile: MarketProfile, config: FilterConfig, widening: int, bars: int) -> pl.DataFrame:
+def universe(
+    features: pl.DataFrame, profile: MarketProfile, config: FilterConfig, widening: int, bars: int
+) -> pl.DataFrame:
     """Rows of `features` (one session, known at its close) that may be decided on for the next; `bars` is the number of
     5-minute bars of a full session. What cannot be judged is left out: unknown volume where volume is traded, warm-up."""
     if features.is_empty():
@@ -65,7 +67,9 @@ def plan_session(
     confidence = np.where(explored, np.nan if source == "joint" else 0.5, base.confidence)
     small = np.floor(meaning.size * profile.capital / close / profile.lot_size) < 1
     open_exposure = float(state.positions.filter(pl.col("status") == "taken")["size"].sum())
-    status, reason = _guard(action, meaning.size, np.nan_to_num(confidence, nan=0.5), order, small, state, config, open_exposure)
+    status, reason = _guard(
+        action, meaning.size, np.nan_to_num(confidence, nan=0.5), order, small, state, config, open_exposure
+    )
     return pl.DataFrame(
         {
             "decision_id": [f"{session}/{s}/{t:%H%M}" for s, t in contexts.select("symbol", "decided_at").iter_rows()],
@@ -74,7 +78,9 @@ def plan_session(
             "decided_at": contexts["decided_at"],
             "phase": [state.phase] * n,
             "source": np.where(explored, "random", source),
-            "exploration_type": np.where(explored, {0: "uniform", 3: "uncertainty"}.get(state.phase, "epsilon"), "none"),
+            "exploration_type": np.where(
+                explored, {0: "uniform", 3: "uncertainty"}.get(state.phase, "epsilon"), "none"
+            ),
             "vol_regime": contexts["vol_regime"],
             "policy": np.where(explored, POLICY["random"], POLICY[source]),
             "model_version": [None if e else version for e in explored],
@@ -82,7 +88,9 @@ def plan_session(
             "size": meaning.size,
             "stop_atr": meaning.stop,
             "target_mult": meaning.target,
-            "confidence": [None if e or source != "joint" else float(c) for e, c in zip(explored, confidence, strict=True)],
+            "confidence": [
+                None if e or source != "joint" else float(c) for e, c in zip(explored, confidence, strict=True)
+            ],
             "propensity": propensity,
             "status": status,
             "reject_reason": reason,
@@ -95,7 +103,9 @@ def plan_session(
     )
 
 
-def _exploit(state: LoopState, contexts: pl.DataFrame, matrix: NDArray[np.float32], drawn: Proposals) -> tuple[Proposals, str, str | None]:
+def _exploit(
+    state: LoopState, contexts: pl.DataFrame, matrix: NDArray[np.float32], drawn: Proposals
+) -> tuple[Proposals, str, str | None]:
     """What the phase's own policy proposes, its source and model version."""
     if state.phase == 0:
         return drawn, "random", None

@@ -65,11 +65,12 @@ def code_version() -> str:
 def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
     numbers = dict(profile.execution)
     latency = int(numbers.pop("latency_bars", 0))
-    execution = ExecutionRules(
-        **numbers, latency_bars=latency, lot=profile.lot_size, volume=VolumeKind(profile.volume)
-    )
+    execution = ExecutionRules(**numbers, latency_bars=latency, lot=profile.lot_size, volume=VolumeKind(profile.volume))
     venue = Venue(
-        rules=execution, costs=CostSchedule.from_mapping(profile.costs), capital=profile.capital, lot_size=profile.lot_size
+        rules=execution,
+        costs=CostSchedule.from_mapping(profile.costs),
+        capital=profile.capital,
+        lot_size=profile.lot_size,
     )
     ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
     return LoopRules(
@@ -98,7 +99,7 @@ def run_sessions(
     finished = set(life.commits())
     for session in sessions:
         if session in finished:
-            yield _verify(life, data, session)
+            yield verify(life, data, session)
     fresh = [s for s in sessions if s not in finished]
     if not fresh:
         return
@@ -110,7 +111,9 @@ def run_sessions(
             day = day_of(life, data, session)
             state, record = fold.advance(state, day, rules)
             write_session(life, day, record)
-            life.note(clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained)
+            life.note(
+                clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained
+            )
             yield SessionResult(session, "ran", record.summary, record.trained)
 
 
@@ -144,12 +147,15 @@ def write_session(life: Life, day: Day, record: DayRecord) -> None:
         life.lake.remove(table, day.session)
     for table, frame in record.tables.items():
         life.lake.write(table, day.session, frame)
-    inputs = {"price_history": logical_hash(day.bars, KEYS["price_history"]), "features": logical_hash(day.features, KEYS["features"])}
+    inputs = {
+        "price_history": logical_hash(day.bars, KEYS["price_history"]),
+        "features": logical_hash(day.features, KEYS["features"]),
+    }
     tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
     life.commit(Commit(day.session, inputs, tables, code_version()))
 
 
-def _verify(life: Life, data: MarketData, session: date) -> SessionResult:
+def verify(life: Life, data: MarketData, session: date) -> SessionResult:
     """A finished session: compare its inputs with what they are now; nothing is written."""
     commit = life.committed(session)
     now = logical_hash(data.bars(session), KEYS["price_history"])
@@ -198,7 +204,11 @@ def _session_contexts(life: Life, data: MarketData, session: date) -> SessionCon
     commit = life.committed(session)
     assert commit is not None
     contexts = _contexts(data, data.calendar.previous(session), grid["symbol"])
-    net_return = grid["net_return"].cast(pl.Array(pl.Float32, ACTIONS)).to_numpy() if grid.height else np.empty((0, ACTIONS), np.float32)
+    net_return = (
+        grid["net_return"].cast(pl.Array(pl.Float32, ACTIONS)).to_numpy()
+        if grid.height
+        else np.empty((0, ACTIONS), np.float32)
+    )
     rows = {"action_outcomes": grid.height, "replay_buffer": life.lake.read("replay_buffer", session).height}
     hashes = tuple((table, n, commit.tables[table]) for table, n in rows.items())
     return fold.session_contexts(session, contexts, net_return, hashes)

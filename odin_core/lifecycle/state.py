@@ -110,7 +110,9 @@ class LoopState:
     plan: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DECISION))
     positions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSITIONS))
     contexts: pl.DataFrame = field(default_factory=pl.DataFrame)  # features behind the plan, same symbols and order
-    closes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema={"symbol": pl.String, "close": pl.Float64}))
+    closes: pl.DataFrame = field(
+        default_factory=lambda: pl.DataFrame(schema={"symbol": pl.String, "close": pl.Float64})
+    )
 
     window: tuple[SessionContexts, ...] = ()
     scores: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCORES))

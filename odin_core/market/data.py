@@ -7,7 +7,7 @@ carries its edge and seed in the name, so lives with other settings never share 
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import polars as pl
 
@@ -144,6 +144,20 @@ class MarketData:
             status = path.stat() if path.is_file() else None
             parts.append(f"{session}:{status.st_size}:{status.st_mtime_ns}" if status else f"{session}:none")
         return ";".join(parts)
+
+
+def holdings(home: Home, market: str) -> dict[str, Any]:
+    """What the lake holds of a market of real data: sessions, findings by rule, quarantined rows by rule."""
+    lake = home.lake(market)
+    sessions = lake.sessions(PRICES)
+    counts = {
+        table: {rule: n for rule, n in lake.read_many(table, lake.sessions(table))["rule"].value_counts(sort=True).iter_rows()}
+        if lake.sessions(table) else {} for table in (QUALITY, QUARANTINE)
+    }  # fmt: skip
+    return {
+        "market": market, "sessions": len(sessions), "first": sessions[0] if sessions else None,
+        "last": sessions[-1] if sessions else None, "findings": counts[QUALITY], "quarantined": counts[QUARANTINE],
+    }  # fmt: skip
 
 
 def _mark_of(path: Path) -> str | None:

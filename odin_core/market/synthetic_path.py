@@ -47,7 +47,7 @@ class MarketModel:
     gap_volatility: float = 0.45  # sd of the overnight gap over the session's
     gap_market_share: float = 0.35
     jump_probability: float = 0.01  # of an overnight gap four times its size
-    strength: float = 0.42  # of the edge, in standard deviations of the next return
+    strength: float = 0.64  # of the edge, in standard deviations of the next return
     edge_by_regime: tuple[float, float, float] = (1.0, 0.5, -1.15)
     price_range: tuple[float, float] = (250.0, 3000.0)
     daily_value: float = 2.0e9  # traded value of the median symbol and session, in the market's currency

@@ -3,7 +3,10 @@
 It learns from full-information outcomes: for every context the reward of every action of the grid is known. With
 R(side, exit) the reward averaged over sizes, the *direction* head learns s = (mean R(long) − mean R(short)) / 2 and the
 *enter* head e = (mean R(long) + mean R(short)) / 2, so that the expected reward of a side is e ± s and a trade is worth
-entering where e + |s| > 0: costs are inside R. The *size* head learns the scale of what is left, the *exit* head which stop
+entering where e + |s| > 0: costs are inside R. Both are learned relative to their session's mean, because a few months hold
+too few sessions to learn where the whole market goes, and a tree that tries learns noise. What holds for a price path
+holds for the same path upside down with the sides exchanged: the direction head sees every context twice, once mirrored,
+and answers with the antisymmetric half, and the exit head sees the side that is taken as long. The *size* head learns the scale of what is left, the *exit* head which stop
 and target do better than the average exit. *Confidence* is Platt's scaling (Platt 1999) of (e + |s|) / scale, fitted on rows
 that the walk-forward folds had not seen."""
 
@@ -12,11 +15,12 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from odin_core.features.catalogue import FEATURES
 from odin_core.lifecycle.config import LearnerConfig
 from odin_core.policies.actions import FLAT, SHAPE, SIZES, STOPS, TARGETS, FloatArray, Proposals, encode
 
@@ -64,11 +68,13 @@ class JointPolicy:
 
     def propose(self, X: Matrix) -> Proposals:
         """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing value."""
-        direction, enter = self._predict("direction", X), self._predict("enter", X)
+        mirrored = _mirror(X, self.features)
+        direction = (self._predict("direction", X) - self._predict("direction", mirrored)) / 2
+        enter = self._predict("enter", X)
         scale = np.exp(self._predict("size", X))
         expected = enter + np.abs(direction)
         side = (direction < 0).astype(np.int64)
-        stop, target = self._best_exit(X, side)
+        stop, target = self._best_exit(np.where(side[:, None] == 0, X, mirrored))
         utility = expected / scale
         steps = np.searchsorted(np.array(SIZES[:-1]) / SIZES[-1], utility / FULL_SIZE_UTILITY)
         lean = encode(side, np.clip(steps, 0, len(SIZES) - 1), stop, target)
@@ -77,13 +83,22 @@ class JointPolicy:
         return Proposals(np.where(expected > 0, lean, FLAT), lean, confidence, direction)
 
     def _predict(self, head: str, X: Matrix) -> FloatArray:
-        return np.asarray(_booster(self.heads[head]).predict(X, num_threads=1), float)
+        return _predict(_booster(self.heads[head]), X)
 
-    def _best_exit(self, X: Matrix, side: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        n = len(X)
-        rows = np.concatenate([np.repeat(X, len(EXITS), axis=0), _exit_inputs(side, np.tile(EXITS, (n, 1)))], axis=1)
+    def _best_exit(self, taken_as_long: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        n = len(taken_as_long)
+        rows = np.column_stack([np.repeat(taken_as_long, len(EXITS), axis=0), np.tile(EXITS, (n, 1))])
         best = self._predict("exit", rows.astype(np.float32)).reshape(n, len(EXITS)).argmax(axis=1)
         return best // len(TARGETS), best % len(TARGETS)
+
+
+def _mirror(X: Matrix, names: tuple[str, ...]) -> Matrix:
+    """Contexts (n, features) as they would be with prices upside down; `Feature.mirror` says about which value."""
+    turned = X.copy()
+    for column, name in enumerate(names):
+        if name in FEATURES and (centre := FEATURES[name].mirror) is not None:
+            turned[:, column] = 2 * centre - X[:, column]
+    return turned
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,18 +115,19 @@ def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> t
     X, reward = window.features, window.rewards
     long_short = np.clip(np.nanmean(reward.reshape(-1, *SHAPE), axis=2), -CLIP, CLIP)  # (n, side, stop, target)
     mean = np.nanmean(long_short, axis=(2, 3))
-    direction, enter = (mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2
+    session = window.session_index
+    outcome = Outcome((mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2)
+    target = Outcome(_within(outcome.direction, session), _within(outcome.enter, session) + outcome.enter.mean())
     fit = functools.partial(_fit, config=config, seed=seed)
-    walk = _walk_forward(window, direction, enter, config, fit)
-    residual = np.abs(mean - np.nanmean(mean, axis=0)).max(axis=1)
+    walk = _walk_forward(window, outcome, target, config, fit)
+    residual = np.abs(mean - mean.mean(axis=0)).max(axis=1)
     heads = {
-        "direction": fit(X, direction),
-        "enter": fit(X, enter),
+        "direction": _fit_direction(X, target.direction, window.names, fit),
+        "enter": fit(X, target.enter),
         "size": fit(X, np.log(np.maximum(residual, 0.05))),
-        "exit": fit(*_exit_rows(X, long_short, mean, seed)),
+        "exit": fit(*_exit_rows(X, long_short, mean, window.names, seed)),
     }
-    size = np.asarray(_booster(heads["size"]).predict(X[walk.rows], num_threads=1), float)
-    utility = walk.expected / np.exp(size)
+    utility = walk.expected / np.exp(_predict(_booster(heads["size"]), X[walk.rows]))
     return JointPolicy(window.names, window.last_session, heads, _platt(utility, walk.reward > 0)), walk
 
 
@@ -128,8 +144,21 @@ class WalkForward:
     outcome: FloatArray  # realised s
 
 
+class Outcome(NamedTuple):
+    """The two halves of what a context's sides earned: reward of long is enter + direction, of short enter − direction."""
+
+    direction: FloatArray
+    enter: FloatArray
+
+
+def _within(values: FloatArray, session: NDArray[np.int64]) -> FloatArray:
+    """Values less the mean of their session."""
+    count = np.maximum(np.bincount(session), 1)
+    return values - (np.bincount(session, weights=values) / count)[session]
+
+
 def _walk_forward(
-    window: "TrainingWindow", direction: FloatArray, enter: FloatArray, config: LearnerConfig, fit: Any
+    window: "TrainingWindow", outcome: Outcome, target: Outcome, config: LearnerConfig, fit: Any
 ) -> WalkForward:
     from odin_core.evaluation.splits import PurgedWalkForward
 
@@ -138,11 +167,30 @@ def _walk_forward(
     spans = np.stack([session, session], axis=1)  # an outcome spans the one session it is decided for
     parts = []
     for fold, (train, test) in enumerate(splitter.split(window.features, groups=session, label_spans=spans)):
-        s = np.asarray(_booster(fit(window.features[train], direction[train])).predict(window.features[test]), float)
-        e = np.asarray(_booster(fit(window.features[train], enter[train])).predict(window.features[test]), float)
-        reward = enter[test] + np.where(s >= 0, 1, -1) * direction[test]
-        parts.append((test, np.full(len(test), fold), e + np.abs(s), reward, enter[test], s, direction[test]))
+        seen, unseen = window.features[train], window.features[test]
+        direction = _booster(_fit_direction(seen, target.direction[train], window.names, fit))
+        s = (_predict(direction, unseen) - _predict(direction, _mirror(unseen, window.names))) / 2
+        e = _predict(_booster(fit(seen, target.enter[train])), unseen)
+        reward = outcome.enter[test] + np.where(s >= 0, 1, -1) * outcome.direction[test]
+        columns = (
+            test,
+            np.full(len(test), fold),
+            e + np.abs(s),
+            reward,
+            outcome.enter[test],
+            s,
+            outcome.direction[test],
+        )
+        parts.append(columns)
     return WalkForward(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _fit_direction(X: Matrix, y: FloatArray, names: tuple[str, ...], fit: Any) -> str:
+    return fit(np.concatenate([X, _mirror(X, names)]), np.concatenate([y, -y]))
+
+
+def _predict(booster: "Booster", X: Matrix) -> FloatArray:
+    return np.asarray(booster.predict(X, num_threads=1), float)
 
 
 def _fit(X: Matrix, y: FloatArray, *, config: LearnerConfig, seed: int) -> str:
@@ -168,20 +216,18 @@ def _fit(X: Matrix, y: FloatArray, *, config: LearnerConfig, seed: int) -> str:
     return lightgbm.train(parameters, data, num_boost_round=config.trees).model_to_string()
 
 
-def _exit_inputs(side: NDArray[np.int64], exits: FloatArray) -> FloatArray:
-    per_row = np.repeat(side, len(exits) // max(len(side), 1))
-    return np.column_stack([1.0 - 2.0 * per_row, exits])
-
-
-def _exit_rows(X: Matrix, long_short: FloatArray, mean: FloatArray, seed: int) -> tuple[Matrix, FloatArray]:
-    """Rows (context, side, exit) with the exit's advantage over the mean exit of that context and side, sampled."""
+def _exit_rows(
+    X: Matrix, long_short: FloatArray, mean: FloatArray, names: tuple[str, ...], seed: int
+) -> tuple[Matrix, FloatArray]:
+    """Rows (context seen from its side, exit) with the exit's advantage over the mean exit there, sampled."""
     n = len(X)
     rng = np.random.default_rng([seed, n])
     pick = rng.integers(0, len(EXITS), size=(n, 2, EXITS_PER_SIDE))
     context, side = np.repeat(np.arange(n), 2 * EXITS_PER_SIDE), np.tile(np.repeat([0, 1], EXITS_PER_SIDE), n)
     chosen = pick.ravel()
     reward = long_short.reshape(n, 2, len(EXITS))[context, side, chosen]
-    rows = np.concatenate([X[context], np.column_stack([1.0 - 2.0 * side, EXITS[chosen]])], axis=1)
+    seen = np.where(side[:, None] == 0, X[context], _mirror(X, names)[context])
+    rows = np.column_stack([seen, EXITS[chosen]])
     known = np.isfinite(reward)
     return rows[known].astype(np.float32), (reward - mean[context, side])[known]
 

@@ -4,13 +4,14 @@ partition per session on which something happened; a promotion by a person is an
 import json
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
 from odin_core.errors import OdinError, nearest
 from odin_core.lifecycle.life import Life
-from odin_core.policies.joint import JointPolicy
+from odin_core.market.calendar import session_calendar
+from odin_core.market.profile import load_profile
 from odin_core.registry import store
 
 HISTORY: Final = pl.Schema(
@@ -79,24 +80,34 @@ class Promotion:
         self.life.note(at, "promotion", operator=operator, **entry)
 
 
-def plan_promotion(life: Life, version: str, effective: date, why: str) -> Promotion:
-    """A promotion of a stored model, verified to load; `effective` must lie after the head."""
+def plan_promotion(life: Life, version: str, effective: date | None, why: str) -> Promotion:
+    """A promotion of a stored model, verified to load. `effective` None is the first session that is not planned yet."""
     if version not in versions(life):
         raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
-    _after_head(life, effective)
     store.load(life.models, version)
-    return Promotion(life, version, effective, _now(life), why)
+    return Promotion(life, version, _unplanned(life, effective), _now(life), why)
 
 
-def plan_rollback(life: Life, effective: date) -> Promotion:
+def plan_rollback(life: Life, effective: date | None, why: str) -> Promotion:
     """Back to the champion before the present one."""
-    _after_head(life, effective)
     events = history(life)
     changes = events.filter(pl.col("champion_after").ne_missing(pl.col("champion_before")))
     if changes.is_empty():
         raise OdinError(f"life {life.id} never had a champion: there is nothing to roll back")
     previous = changes.row(-1, named=True)["champion_before"]
-    return Promotion(life, previous, effective, _now(life), "rollback")
+    return Promotion(life, previous, _unplanned(life, effective), _now(life), f"rollback: {why}")
+
+
+def describe_version(life: Life, version: str) -> dict[str, Any]:
+    """What is known of a stored model: its training and each event that concerns it."""
+    if version not in versions(life):
+        raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
+    model = store.load(life.models, version)
+    events = history(life).filter(pl.col("version") == version)
+    return {
+        "version": version, "learner": model.name, "trained_through": model.trained_through, "features": list(model.features),
+        "events": [f"{e['session']}: {e['event']} ({e['reason']})" for e in events.iter_rows(named=True)],
+    }  # fmt: skip
 
 
 def promotions_on(life: Life, effective: date) -> tuple[dict[str, str], ...]:
@@ -106,16 +117,19 @@ def promotions_on(life: Life, effective: date) -> tuple[dict[str, str], ...]:
     return tuple(e for e in entries if e["effective"] == str(effective))
 
 
-def load_champion(life: Life, version: str) -> JointPolicy:
-    return store.load(life.models, version)
-
-
 def _now(life: Life) -> Champion | None:
     return champion_as_of(life, life.head) if life.head else None
 
 
-def _after_head(life: Life, effective: date) -> None:
-    if life.head is not None and effective <= life.head:
+def _unplanned(life: Life, effective: date | None) -> date:
+    """The session on which a promotion takes effect: the plan for the one after the head was made at the head's close."""
+    calendar = session_calendar(load_profile(life.market))
+    earliest = calendar.next(life.head, 2) if life.head else life.first_session
+    if effective is None:
+        return earliest
+    if calendar.require(effective) < earliest:
         raise OdinError(
-            f"a promotion must take effect after the life's head {life.head}, not on {effective}: finished sessions do not change"
+            f"a promotion on {effective} comes too late: sessions up to {life.head} are finished and the one after is "
+            f"planned; the earliest is {earliest}"
         )
+    return effective

@@ -76,7 +76,9 @@ KEY: Final = ("decision_id",)
 
 class InvalidRecord(OdinError):
     def __init__(self, rule: str, rows: int, example: object) -> None:
-        super().__init__(f"replay buffer: {rows} row(s) break the rule “{rule}”, for example {example}; nothing was written")
+        super().__init__(
+            f"replay buffer: {rows} row(s) break the rule “{rule}”, for example {example}; nothing was written"
+        )
 
 
 def validate(frame: pl.DataFrame) -> pl.DataFrame:
@@ -92,10 +94,13 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
     rules |= {f"{c} is known": pl.col(c).is_not_null() for c in required}
     rules |= {
         "0 < propensity <= 1": (pl.col("propensity") > 0) & (pl.col("propensity") <= 1 + 1e-12),
-        "a reject reason if and only if rejected": pl.col("reject_reason").is_not_null() == (pl.col("status") == "rejected"),
+        "a reject reason if and only if rejected": pl.col("reject_reason").is_not_null()
+        == (pl.col("status") == "rejected"),
         "counterfactual if and only if not taken": pl.col("counterfactual") == (pl.col("status") != "taken"),
         "complete rows have entry, exit and returns": ~pl.col("complete")
-        | pl.all_horizontal(pl.col("entry_ts", "exit_ts", "entry_price", "exit_price", "net_return", "reward").is_not_null()),
+        | pl.all_horizontal(
+            pl.col("entry_ts", "exit_ts", "entry_price", "exit_price", "net_return", "reward").is_not_null()
+        ),
         "net_return = gross_return − cost": ~pl.col("complete")
         | ((pl.col("gross_return") - pl.col("cost") - pl.col("net_return")).abs() < 1e-9),
         "exit is not before entry": pl.col("exit_ts").is_null() | (pl.col("exit_ts") >= pl.col("entry_ts")),

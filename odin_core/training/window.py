@@ -61,4 +61,3 @@ class TrainingWindow:
     def __len__(self) -> int:
         """Contexts with at least one known outcome on each side."""
         return int(self._known.sum()) if self.sessions else 0
-

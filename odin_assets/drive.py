@@ -1,0 +1,182 @@
+"""Driving the graph from the command line: the same assets as in Dagit, one in-process run over the range.
+
+Chooses the life, checks the range before anything starts, runs what is missing, and says where the life got to."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+from odin_core.errors import OdinError
+from odin_core.home import Home
+from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.config import LifeConfig, configured, with_settings
+from odin_core.lifecycle.digest import life_digest
+from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.run import check_range
+from odin_core.lifecycle.summary import summarise
+from odin_core.market.data import MarketData
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+Clock = Callable[[], datetime]
+
+
+def bootstrap(
+    home: Home,
+    market: str,
+    *,
+    start: date | None,
+    end: date | None,
+    seed: int | None,
+    edge: float | None,
+    assignments: tuple[str, ...],
+    storage: str | None,
+    progress: bool,
+    clock: Clock,
+) -> dict[str, Any]:
+    """Run the sessions start..end of a life through Dagster; returns the summary with report and digest."""
+    life, data, sessions = _target(home, market, start, end, seed, edge, assignments)
+    check_range(life, data, sessions, clock())
+    lives.create(home, market, life.config, life.first_session)
+    fresh = [s for s in sessions if s not in set(life.commits())]
+    did = f"{len(fresh)} run now"
+    if fresh:
+        with home.writer(f"odin bootstrap --market {market}, sessions {fresh[0]} to {fresh[-1]}"):
+            _run(home, market, fresh, storage, progress)
+    else:
+        outdated = _outdated(life, data, sessions)
+        did = "all finished before: nothing to do" + outdated
+    through = sessions[-1]
+    result = summarise(life, through)
+    return result | {
+        "did": did,
+        "report": str(life.reports / "life.html"),
+        "dagit": f"odin dev --home {home.root}",
+        "lake_digest": life_digest(life, through).digest,
+    }
+
+
+def _target(
+    home: Home,
+    market: str,
+    start: date | None,
+    end: date | None,
+    seed: int | None,
+    edge: float | None,
+    assignments: tuple[str, ...],
+) -> tuple[Life, MarketData, list[date]]:
+    """The life that is meant, its data, and the sessions asked for."""
+    present = lives.current(home, market)
+    config = _config(present, seed, edge, assignments)
+    data = MarketData.of(home, market, config)
+    first, last = data.default_range()
+    life = _matching(home, market, config, present, start) or Life(
+        home, market, config, data.calendar.require(start or first)
+    )
+    begin = start or life.first_session
+    end = end or max(last, begin)
+    if begin > end:
+        raise OdinError(f"the range from {begin} to {end} is empty; give an --end on or after {begin}")
+    sessions = data.calendar.sessions(begin, end)
+    if not sessions:
+        raise OdinError(f"{market} has no session between {begin} and {end}; choose a longer range")
+    data.require(begin, end)
+    return life, data, sessions
+
+
+def _config(present: Life | None, seed: int | None, edge: float | None, assignments: tuple[str, ...]) -> LifeConfig:
+    """The current life's configuration with what was told now; a new market begins from the defaults."""
+    if present is None:
+        return configured(seed=seed, edge=edge, assignments=assignments)
+    told = [f"seed={seed}"] * (seed is not None) + [f"edge={edge}"] * (edge is not None)
+    return with_settings(present.config, [*told, *assignments])
+
+
+def _matching(home: Home, market: str, config: LifeConfig, present: Life | None, start: date | None) -> Life | None:
+    """A life with this configuration that `start` can belong to: the current one first; an earlier start is another life."""
+    candidates = [life for life in (present, *lives.lives(home, market)) if life and life.config == config]
+    return next((life for life in candidates if start is None or start >= life.first_session), None)
+
+
+def _outdated(life: Life, data: MarketData, sessions: list[date]) -> str:
+    from odin_core.lifecycle.run import verify
+
+    changed = [s for s in sessions if verify(life, data, s).did == "outdated"]
+    if not changed:
+        return ""
+    return (
+        f"; the bars of {len(changed)} session(s) from {changed[0]} on changed since: "
+        f"odin life rewind --market {life.market} --to SESSION recomputes from there"
+    )
+
+
+def _run(home: Home, market: str, sessions: list[date], storage: str | None, progress: bool) -> None:
+    from odin_assets.instance import open_instance
+
+    with open_instance(home, storage) as instance, _bars(progress, len(sessions)):
+        first = min([sessions[0], *_unrecorded(instance, home, market, sessions[0])])
+        _materialise(instance, home, market, first, sessions[-1])
+
+
+def _unrecorded(instance: "DagsterInstance", home: Home, market: str, before: date) -> list[date]:
+    """Finished sessions that Dagster never heard the end of, because the run that made them was killed."""
+    import dagster as dg
+
+    life = lives.current(home, market)
+    known = instance.get_materialized_partitions(dg.AssetKey([market, "recommendations"]))
+    return [s for s in (life.commits() if life else []) if s < before and str(s) not in known]
+
+
+def _materialise(instance: "DagsterInstance", home: Home, market: str, first: date, last: date) -> None:
+    import dagster as dg
+
+    from odin_assets.definitions import build_definitions
+    from odin_assets.jobs import report_job_name, session_job_name
+    from odin_assets.resources import OdinHome
+
+    definitions = build_definitions([market])
+    resources = {"odin": OdinHome(path=str(home.root))}
+    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    for name, with_tags in ((session_job_name(market), tags), (report_job_name(market), {})):
+        job = definitions.resolve_job_def(name)
+        try:
+            job.execute_in_process(instance=instance, tags=with_tags, run_config=quiet, resources=resources)
+        except dg.Failure as failure:
+            raise _user_mistake(failure) or failure from failure
+
+
+def _user_mistake(error: BaseException | None) -> OdinError | None:
+    while error is not None and not isinstance(error, OdinError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+@contextmanager
+def _bars(shown: bool, sessions: int) -> Iterator[None]:
+    """A progress bar per asset of the range, on standard error."""
+    from odin_assets.resources import listening
+
+    if not shown:
+        with nullcontext():
+            yield
+        return
+    from tqdm import tqdm
+
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    bars: dict[str, Any] = {}
+
+    def progress(asset: str, session: str) -> None:
+        bar = bars.setdefault(asset, tqdm(desc=f"{asset:<14}", total=sessions, unit=" sessions"))
+        bar.set_postfix_str(session, refresh=False)
+        bar.update()
+
+    with listening(progress):
+        try:
+            yield
+        finally:
+            for bar in bars.values():
+                bar.close()

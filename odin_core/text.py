@@ -1,0 +1,108 @@
+"""What commands print for people: tables, the outcome of a bootstrap, progress bars. No numbers are made here."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import polars as pl
+
+
+def frame(rows: pl.DataFrame) -> str:
+    with pl.Config(tbl_rows=200, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=60, tbl_hide_dataframe_shape=True):
+        return str(rows)
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "none"
+    names = list(rows[0])
+    cells = [names, *[[_cell(row[name]) for name in names] for row in rows]]
+    widths = [min(max(len(row[i]) for row in cells), 60) for i in range(len(names))]
+    return "\n".join("  ".join(c[:60].ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def table_of_values(values: dict[str, Any]) -> str:
+    """One value a line; mappings and lists indented."""
+    return "\n".join(_lines(values))
+
+
+def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}:"
+            yield from _lines(value, indent + "  ")
+        elif isinstance(value, list):
+            yield f"{indent}{name}:"
+            yield from (f"{indent}  {item}" for item in value)
+        else:
+            yield f"{indent}{name}: {_cell(value)}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def bootstrap(result: dict[str, Any]) -> str:
+    """Where the system got to."""
+    if not result["sessions"]:
+        return f"life {result['life']} of {result['market']}: no session yet"
+    decisions, phase, champion = result["decisions"], result["phase"], result["champion"]
+    done = result.get("did", "")
+    lines = [
+        f"life {result['life']} of {result['market']}: {result['sessions']} sessions, {result['first_session']} to {result['last_session']}"
+        + (f" ({done})" if done else ""),
+        f"decisions   {decisions['taken']} taken, {decisions['skipped']} skipped, {decisions['rejected']} rejected",
+        *(f"phase       {t['from']} → {t['to']} on {t['session']}: {t['reason']}" for t in phase["transitions"]),
+        f"phase now   {phase['final']}; not further because: {phase['next']}",
+        *(f"            what would help: {way}" for way in phase["suggestions"][:3]),
+        f"retrains    {len(result['retrains'])} weeks: " + _outcomes(result["retrains"]),
+        f"champion    {_champion(champion)}",
+        *_performance(result["performance"]),
+        f"report      {result['report']}" if "report" in result else "",
+        f"Dagit       {result['dagit']}" if "dagit" in result else "",
+        f"digest      {result['lake_digest']}" if "lake_digest" in result else "",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def _outcomes(retrains: list[dict[str, Any]]) -> str:
+    counts: dict[str, int] = {}
+    for retrain in retrains:
+        counts[retrain["outcome"]] = counts.get(retrain["outcome"], 0) + 1
+    return ", ".join(f"{n} {outcome}" for outcome, n in counts.items())
+
+
+def _champion(champion: dict[str, Any] | None) -> str:
+    if champion is None:
+        return "none: no candidate has passed the gate yet"
+    beyond = champion["out_of_sample"]
+    return (
+        f"{champion['version']} since {champion['since']}; out of sample {beyond['sessions']} sessions: mean reward "
+        f"{_cell(beyond['reward'])}, random {_cell(beyond['random'])}, rules {_cell(beyond['rules'])} "
+        f"(excess over random at least {_cell(beyond['lower_bound_95'])} at 95 %)"
+    )
+
+
+def _performance(p: dict[str, Any]) -> list[str]:
+    random, hold, nothing = p["vs_random"], p["vs_hold"], p["vs_nothing"]
+    return [
+        f"Sharpe      {_cell(p['sharpe'])}; random of the same turnover {_cell(random['sharpe'])}, buy and hold {_cell(hold['sharpe'])}",
+        f"against     doing nothing: {p['total_return']:+.3%} of capital, mean a session {nothing['mean_return']:+.2e} "
+        f"(at least {nothing['lower_bound_95']:+.2e} at 95 %); {p['trades']} trades, deepest drawdown {p['max_drawdown']:.3%}",
+    ]
+
+
+@contextmanager
+def progress_bar(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to be called with (done, total); it draws a bar on standard error where `shown`."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, disable=not shown, unit="", leave=False) as bar:
+
+        def update(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield update
