@@ -4,9 +4,10 @@ Every session draws from a stream of its own, so a history is one cumulative sum
 longer one never changes a shorter one. Minutes are filled in by `market.synthetic`; nothing here is in minutes.
 
 The edge: during a session each symbol has an unseen flow u ~ N(0, 1), which pushes price and volume in its last hour
-and a half. The next session's open-to-close return drifts by `edge · strength · c[regime] · tanh(u) / sd(tanh u)`
+and a half. The next session's open-to-close return drifts by `√edge · strength · c[regime] · tanh(u) / sd(tanh u)`
 standard deviations, where c is positive in calm and negative in volatile regimes: flow continues in calm markets and
-reverts in volatile ones. The drift replaces as much noise as it adds variance, so the dial changes no volatility."""
+reverts in volatile ones. The dial is thus a share of variance, not of drift. The drift replaces as much noise as it adds
+variance, so the dial changes no volatility."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -40,14 +41,14 @@ class MarketModel:
     regime_volume: tuple[float, float, float] = (0.8, 1.0, 1.4)
     session_volatility: float = 0.014  # open to close, normal regime, median symbol
     volatility_spread: float = 0.12  # sd of its logarithm over symbols
-    market_share: float = 0.22
-    sector_share: float = 0.16
-    flow_share: float = 0.20  # of the session in which the flow is seen
+    market_share: float = 0.18
+    sector_share: float = 0.12
+    flow_share: float = 0.18  # of the session in which the flow is seen
     sectors: int = 8
     gap_volatility: float = 0.45  # sd of the overnight gap over the session's
     gap_market_share: float = 0.35
     jump_probability: float = 0.01  # of an overnight gap four times its size
-    strength: float = 0.64  # of the edge, in standard deviations of the next return
+    strength: float = 0.58  # of the edge, in standard deviations of the next return
     edge_by_regime: tuple[float, float, float] = (1.0, 0.5, -1.15)
     price_range: tuple[float, float] = (250.0, 3000.0)
     daily_value: float = 2.0e9  # traded value of the median symbol and session, in the market's currency
@@ -177,9 +178,9 @@ class SessionPaths:
         model = self._model
         coefficient = model.strength * np.array(model.edge_by_regime)[self._regime][:, None]
         self._signal = coefficient * np.tanh(self._flow) / TANH_SD
-        self._drift = edge * _after_one(self._signal)
+        self._drift = edge**0.5 * _after_one(self._signal)
         own_share = 1 - universe.market_loading**2 - model.sector_share
-        replaced = model.flow_share + (edge * _after_one(coefficient)) ** 2
+        replaced = model.flow_share + edge * _after_one(coefficient) ** 2
         self._own = np.sqrt(own_share - replaced) * self._noise
         level = np.array(model.regime_volatility)[self._regime][:, None]
         self._scale = level * np.sqrt(self._minutes / REGULAR_MINUTES)[:, None] * universe.volatility

@@ -275,7 +275,7 @@ def test_the_stored_spread_of_tanh_is_right():
     assert np.sqrt((weights * np.tanh(nodes) ** 2).sum() / weights.sum()) == pytest.approx(TANH_SD, abs=1e-6)
 
 
-@pytest.mark.parametrize(("edge", "low", "high"), [(0.0, -0.03, 0.03), (0.5, 0.13, 0.23), (1.0, 0.30, 0.42)])
+@pytest.mark.parametrize(("edge", "low", "high"), [(0.0, -0.03, 0.03), (0.5, 0.27, 0.39), (1.0, 0.40, 0.54)])
 def test_the_signal_that_nobody_sees_is_worth_what_the_dial_says(histories, edge, low, high):
     assert low < rank_correlation(histories[edge], pl.col("signal"), "following") < high
 
@@ -285,8 +285,8 @@ def test_what_everybody_can_see_is_worth_part_of_it(histories):
     continues = pl.when(pl.col("level") > 1.25 * typical).then(-1.0).otherwise(1.0)
     worth = {e: rank_correlation(h, pl.col("late") * continues, "following") for e, h in histories.items()}
     assert abs(worth[0.0]) < 0.03
-    assert 0.06 < worth[0.5] < 0.16
-    assert worth[1.0] > 1.6 * worth[0.5]
+    assert 0.12 < worth[0.5] < 0.28
+    assert worth[1.0] > 1.2 * worth[0.5]  # the drift grows with the root of the dial
 
 
 def test_one_rule_for_all_regimes_is_worth_little(histories):
