@@ -20,7 +20,7 @@ from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.profile import MarketProfile, load_profile
-from odin_core.market.quality import find_defects
+from odin_core.market.quality import assess_session
 
 PRICES, QUALITY, QUARANTINE = "price_history", "data_quality", "quarantine"
 INPUTS_MARK = "odin.inputs"  # key in a features file's metadata: which price files it was computed from
@@ -93,7 +93,6 @@ class MarketData:
             frame = self.lake.read(PRICES, session)
         elif self._generate is not None and session >= self.profile.first_partition:
             frame = self._generate(session)
-            self.lake.write(QUALITY, session, find_defects(frame, self.calendar, session))
             self.lake.write(PRICES, session, frame)
         else:
             return BARS.to_frame()
@@ -103,9 +102,10 @@ class MarketData:
         return frame
 
     def defects(self, session: date) -> pl.DataFrame:
-        """The session's quality table, computed where it is missing."""
+        """The session's findings, from its bars and what its imports left; computed and stored where missing."""
         if not self.lake.has(QUALITY, session):
-            self.lake.write(QUALITY, session, find_defects(self.bars(session), self.calendar, session))
+            self.bars(session)
+            self.lake.write(QUALITY, session, assess_session(self.lake, self.calendar, session))
         return self.lake.read(QUALITY, session)
 
     def features(self, session: date) -> pl.DataFrame:
