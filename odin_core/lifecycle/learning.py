@@ -14,7 +14,7 @@ from odin_core.evaluation.gate import Evidence, GateConfig, Verdict, judge, repo
 from odin_core.evaluation.metrics import information_coefficient
 from odin_core.lifecycle.config import LifeConfig, identity
 from odin_core.lifecycle.state import SCORES, Day, LoopState
-from odin_core.policies.actions import FLAT
+from odin_core.policies.actions import FLAT, known_mean
 from odin_core.policies.joint import JointPolicy, WalkForward, train_joint, version_of
 from odin_core.registry.history import HISTORY
 from odin_core.training.window import SessionContexts, TrainingWindow
@@ -130,7 +130,7 @@ def _score(contexts: SessionContexts, model: JointPolicy, most: int) -> dict[str
     chosen = [i for i in confident if proposals.action[i] != FLAT][:most]
     rewards = contexts.rewards.astype(np.float64)
     ruled = np.flatnonzero(contexts.rule_choice != FLAT)
-    by_side = np.nanmean(rewards.reshape(len(rewards), 2, -1), axis=2)
+    by_side = known_mean(rewards.reshape(len(rewards), 2, -1), 2)
     return {
         "decisions": len(chosen),
         "reward": _mean(rewards[chosen, proposals.action[chosen]]),

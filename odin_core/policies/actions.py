@@ -43,6 +43,14 @@ def encode(side: IntArray, size: IntArray, stop: IntArray, target: IntArray) -> 
 GRID = decode(np.arange(ACTIONS))
 
 
+def known_mean(values: FloatArray, axis: int | tuple[int, ...]) -> FloatArray:
+    """Mean over `axis` of what is known (not NaN); NaN where nothing is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
+
+
 class Proposals(NamedTuple):
     """What a policy proposes for n contexts."""
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from odin_core.features.catalogue import FEATURES
 from odin_core.lifecycle.config import LearnerConfig
-from odin_core.policies.actions import FLAT, SHAPE, SIZES, STOPS, TARGETS, FloatArray, Proposals, encode
+from odin_core.policies.actions import FLAT, SHAPE, SIZES, STOPS, TARGETS, FloatArray, Proposals, encode, known_mean
 
 if TYPE_CHECKING:
     from lightgbm import Booster
@@ -113,8 +113,8 @@ def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> t
 
     Same window, configuration and seed give the same model text: deterministic, row-wise, threads from the configuration."""
     X, reward = window.features, window.rewards
-    long_short = np.clip(np.nanmean(reward.reshape(-1, *SHAPE), axis=2), -CLIP, CLIP)  # (n, side, stop, target)
-    mean = np.nanmean(long_short, axis=(2, 3))
+    long_short = np.clip(known_mean(reward.reshape(-1, *SHAPE), 2), -CLIP, CLIP)  # (n, side, stop, target)
+    mean = known_mean(long_short, (2, 3))
     session = window.session_index
     outcome = Outcome((mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2)
     target = Outcome(_within(outcome.direction, session), _within(outcome.enter, session) + outcome.enter.mean())
