@@ -139,6 +139,10 @@ RICH = pl.DataFrame(
         "names": [["a", "b"], ["ab"], [], None],
         "box": [{"x": 1, "y": "p"}, {"x": None, "y": "q"}, None, {"x": 2, "y": None}],
         "none": [None] * 4,
+        "sides": pl.Series([["long", "short"], ["long"], None, []], dtype=pl.List(pl.Enum(["long", "short"]))),
+        "kind": pl.Series(["x", "y", None, "x"], dtype=pl.Categorical),
+        "huge": pl.Series([2**100, None, 0, -1], dtype=pl.Int128),
+        "pair": pl.Series([[1, 2], [0, 0], None, [3, None]], dtype=pl.Array(pl.Int8, 2)),
     }
 )
 
@@ -184,6 +188,18 @@ CHANGES = {
     "an empty list for null": RICH.with_columns(path=pl.Series([[1.0, 2.0], [], [], [None]])),
     "an item that moved": RICH.with_columns(path=pl.Series([[1.0], [2.0], None, [None]])),
     "a split name": RICH.with_columns(names=pl.Series([["a", "b"], ["a", "b"], [], None])),
+    "an item of an enumeration": RICH.with_columns(
+        sides=pl.Series([["long", "long"], ["long"], None, []], dtype=RICH["sides"].dtype)
+    ),
+    "a category": RICH.with_columns(kind=pl.Series(["x", "z", None, "x"], dtype=pl.Categorical)),
+    "a huge integer": RICH.with_columns(huge=pl.Series([2**100 + 1, None, 0, -1], dtype=pl.Int128)),
+    "null for a huge zero": RICH.with_columns(huge=pl.Series([2**100, None, None, -1], dtype=pl.Int128)),
+    "a null in a pair": RICH.with_columns(
+        pair=pl.Series([[1, 2], [0, None], None, [3, None]], dtype=RICH["pair"].dtype)
+    ),
+    "a pair of zeros for null": RICH.with_columns(
+        pair=pl.Series([[1, 2], [0, 0], [0, 0], [3, None]], dtype=RICH["pair"].dtype)
+    ),
     "a field": RICH.with_columns(
         box=pl.Series([{"x": 1, "y": "p"}, {"x": 0, "y": "q"}, None, {"x": 2, "y": None}], dtype=RICH["box"].dtype)
     ),
