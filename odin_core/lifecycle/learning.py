@@ -54,30 +54,67 @@ class Week(NamedTuple):
     reports: dict[str, str]  # pages by name
 
 
-def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> Week:
-    """Score, train, judge and point. Above an information coefficient of `ceiling` a leak is suspected."""
+class Judged(NamedTuple):
+    version: str
+    model: JointPolicy
+    evidence: Evidence
+    verdict: Verdict
+
+
+class Trial(NamedTuple):
+    """A look at the gate with everything that `state` knows. `judged` is None where there is too little to train on."""
+
+    state: LoopState  # with the sessions scored that were not
+    scores: pl.DataFrame  # those sessions
+    manifest: pl.DataFrame
+    dataset: str
+    contexts: int
+    judged: Judged | None
+    reason: str
+
+    @property
+    def outcome(self) -> str:
+        """promoted, refused, insufficient or not_trained"""
+        return self.judged.verdict.outcome if self.judged else "not_trained"
+
+    def page(self, session: date) -> str:
+        """The verdict as a page, looked at after the close of `session`."""
+        assert self.judged is not None
+        context = {"session": session, "dataset": self.dataset, "contexts": self.contexts}
+        return report_html(self.judged.verdict, self.judged.evidence, context)
+
+
+def try_candidate(state: LoopState, config: LifeConfig, ceiling: float) -> Trial:
+    """Score what is in force, train a candidate on the window and judge it; nothing is promoted here. Above an
+    information coefficient of `ceiling` a leak is suspected."""
     fresh = score_sessions(state, config)
     state = replace(state, scores=pl.concat([state.scores, fresh]))
     window = TrainingWindow(list(state.window))
     manifest, dataset = _manifest(state.window, config)
-    tables = {"candidate_scores": fresh, "training_dataset": manifest}
+    judged = None
     if len(window.sessions) < config.learner.min_sessions or len(window) < config.learner.min_contexts:
         reason = (
             f"{len(window)} contexts over {len(window.sessions)} sessions; training needs "
             f"{config.learner.min_contexts} over {config.learner.min_sessions}"
         )
-        return Week(
-            state,
-            tables | {"evaluation_report": _report(None, "not_trained", reason, dataset, len(window), None)},
-            {},
-            {},
-        )
-    model, walk = train_joint(window, config.learner, config.seed)
-    version = version_of(model)
-    evidence = _evidence(state, version, walk)
-    verdict = judge(evidence, _gate(config, ceiling))
+    else:
+        model, walk = train_joint(window, config.learner, config.seed)
+        version = version_of(model)
+        evidence = _evidence(state, version, walk)
+        judged = Judged(version, model, evidence, judge(evidence, _gate(config, ceiling)))
+        reason = judged.verdict.reason
+    return Trial(state, fresh, manifest, dataset, len(window), judged, reason)
+
+
+def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> Week:
+    """Score, train, judge and point. `ceiling` as in `try_candidate`."""
+    trial = try_candidate(state, config, ceiling)
+    tables = {"candidate_scores": trial.scores, "training_dataset": trial.manifest, "evaluation_report": _report(trial)}
+    if trial.judged is None:
+        return Week(trial.state, tables, {}, {})
+    version, model, _, verdict = trial.judged
     promoted = verdict.outcome == "promoted"
-    history = pl.DataFrame(
+    tables["registry_history"] = pl.DataFrame(
         [{
             "event": verdict.outcome, "version": version, "champion_before": state.champion,
             "champion_after": version if promoted else state.champion, "effective": day.next_session,
@@ -85,25 +122,30 @@ def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> 
         }],
         schema=HISTORY,
     )  # fmt: skip
+    return Week(
+        _with_candidate(trial.state, version, model, day.next_session if promoted else None, config),
+        tables,
+        {version: model},
+        {f"{day.session}-{version}.html": trial.page(day.session)},
+    )
+
+
+def _with_candidate(
+    state: LoopState, version: str, model: JointPolicy, champion_from: date | None, config: LifeConfig
+) -> LoopState:
+    """The state with one more candidate, and with it as champion where it has a first session to decide on."""
     candidates = (*state.candidates, version)[-config.phases.candidates :]
     models = state.models | {version: model}
     state = replace(state, candidates=candidates, models=models)
-    if promoted:
-        state = replace(state, champion=version, champion_since=day.next_session,
-                        champion_through=model.trained_through, hypothesis=state.hypothesis + 1,
-                        hypothesis_since=day.next_session)  # fmt: skip
+    if champion_from:
+        state = replace(state, champion=version, champion_since=champion_from, champion_through=model.trained_through,
+                        hypothesis=state.hypothesis + 1, hypothesis_since=champion_from)  # fmt: skip
     keep = {*candidates, state.champion}
-    state = replace(
+    return replace(
         state,
         models={v: m for v, m in models.items() if v in keep},
         rank_agreement=_rank_agreement(state, config.phases.candidates),
     )
-    tables |= {
-        "evaluation_report": _report(version, verdict.outcome, verdict.reason, dataset, len(window), verdict),
-        "registry_history": history,
-    }
-    page = report_html(verdict, evidence, {"session": day.session, "dataset": dataset, "contexts": len(window)})
-    return Week(state, tables, {version: model}, {f"{day.session}-{version}.html": page})
 
 
 def score_sessions(state: LoopState, config: LifeConfig) -> pl.DataFrame:
@@ -119,8 +161,10 @@ def score_sessions(state: LoopState, config: LifeConfig) -> pl.DataFrame:
             model = state.models[version]
             if contexts.session > model.trained_through and len(contexts.features):
                 score = _score(contexts, model, config.guardrails.max_trades)
-                rows.append({"session": contexts.session, "version": version, "candidate": version == newest,
-                             "champion": version == state.champion, "trained_through": model.trained_through, **score})  # fmt: skip
+                rows.append({
+                    "session": contexts.session, "version": version, "candidate": version == newest,
+                    "champion": version == state.champion, "trained_through": model.trained_through, **score,
+                })  # fmt: skip
     return pl.DataFrame(rows, schema=SCORES)
 
 
@@ -196,16 +240,17 @@ def _manifest(window: tuple[SessionContexts, ...], config: LifeConfig) -> tuple[
     return pl.DataFrame([{"version": version, **f} for f in rows], schema=MANIFEST), version
 
 
-def _report(
-    version: str | None, outcome: str, reason: str, dataset: str, contexts: int, verdict: Verdict | None
-) -> pl.DataFrame:
+def _report(trial: Trial) -> pl.DataFrame:
     """One row per criterion (one without criterion where nothing could be judged)."""
-    head = {"version": version, "outcome": outcome, "reason": reason, "dataset": dataset, "contexts": contexts}
+    version, verdict = (trial.judged.version, trial.judged.verdict) if trial.judged else (None, None)
+    head = {"version": version, "outcome": trial.outcome, "reason": trial.reason, "dataset": trial.dataset,
+            "contexts": trial.contexts}  # fmt: skip
     criteria = verdict.criteria if verdict else ()
     rows = [head | {"criterion": c.name, "value": _known(c.value), "threshold": c.threshold, "passed": c.passed,
                     "explanation": c.explanation} for c in criteria]  # fmt: skip
     rows = rows or [head]
-    rows[0]["report"] = report_markdown(verdict, {"dataset": dataset, "contexts": contexts}) if verdict else reason
+    context = {"dataset": trial.dataset, "contexts": trial.contexts}
+    rows[0]["report"] = report_markdown(verdict, context) if verdict else trial.reason
     return pl.DataFrame(rows, schema=EVALUATION)
 
 
