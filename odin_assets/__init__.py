@@ -1,4 +1,6 @@
-"""The Dagster layer of ODIN: definitions, partitions, resources, assets, jobs, schedules, sensors. Thinking is in odin_core."""
+"""The Dagster layer of ODIN: definitions, partitions, resources, assets, jobs, schedules, sensors.
+
+Thinking is in odin_core."""
 
 import warnings
 

@@ -96,7 +96,7 @@ def _config(present: Life | None, seed: int | None, edge: float | None, assignme
 
 
 def _matching(home: Home, market: str, config: LifeConfig, present: Life | None, start: date | None) -> Life | None:
-    """A life with this configuration that `start` can belong to: the current one first; an earlier start is another life."""
+    """A life with this configuration that `start` can belong to: the current one first. An earlier start is another."""
     candidates = [life for life in (present, *lives.lives(home, market)) if life and life.config == config]
     return next((life for life in candidates if start is None or start >= life.first_session), None)
 

@@ -29,9 +29,11 @@ def session_job(market: str):
     """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
     keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *LOOP_NAMES)]
     return dg.define_asset_job(
-        session_job_name(market), selection=dg.AssetSelection.assets(*keys), partitions_def=partitions_of(market).sessions,
+        session_job_name(market),
+        selection=dg.AssetSelection.assets(*keys),
+        partitions_def=partitions_of(market).sessions,
         description="One more session, or a range: bars, quality, features, and the loop.",
-    )  # fmt: skip
+    )
 
 
 def report_job(market: str):

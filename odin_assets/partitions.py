@@ -25,10 +25,10 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 
 @lru_cache(maxsize=16)
 def partitions_of(market: str) -> MarketPartitions:
-    """Sessions (key YYYY-MM-DD) and weeks (key: the Monday) of a market, from its first partition to its calendar's end."""
+    """Sessions (key YYYY-MM-DD) and weeks (key: the Monday) of a market, from its first partition to the calendar's."""
     profile = load_profile(market)
     calendar = session_calendar(profile)
-    first, last = profile.first_partition, profile.calendar_last
+    first, last = profile.first_partition, profile.last_partition or profile.calendar_last
     monday = calendar.week_of(first)
     sessions = dg.TimeWindowPartitionsDefinition(
         start=_midnight(first),

@@ -21,7 +21,7 @@ def daily_schedule(market: str) -> dg.ScheduleDefinition:
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=profile.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Half an hour after the close: the session that follows the life's head, if it is over and has bars.",
+        description="Half an hour after the close: the session after the life's head, if it is over and has bars.",
     )
     def daily(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
         life = odin.life(market)

@@ -1,7 +1,9 @@
 """Sensors: phase transitions and failed runs.
 
-Each keeps its own cursor over the event log and does no I/O of its own: what is to be written is written by the run that
-it asks for, under a deterministic run key, so that a tick evaluated twice asks once."""
+Each keeps its own cursor over the event log and does no I/O of its own: what is to be written is written by the run
+that it asks for, under a deterministic run key, so that a tick evaluated twice asks once."""
+
+from typing import Any
 
 import dagster as dg
 
@@ -37,7 +39,7 @@ def phase_sensor(market: str, jobs: dict[str, dg.JobDefinition]) -> dg.SensorDef
 
 def _requests(market: str, record: dg.EventLogRecord, announce: str, retrain: str) -> list[dg.RunRequest]:
     event = record.asset_materialization
-    facts = {name: value.value for name, value in event.metadata.items()} if event else {}
+    facts: dict[str, Any] = {name: value.value for name, value in event.metadata.items()} if event else {}
     if event is None or facts.get("did") != "ran" or facts["phase"] == facts["phase_before"]:
         return []
     transition = Transition(

@@ -1,4 +1,6 @@
-"""The `odin` command: parse, call, print. What a command does is elsewhere; a user's mistake ends in one line, status 2."""
+"""The `odin` command: parse, call, print. What a command does is elsewhere.
+
+A user's mistake ends in one line and status 2."""
 
 import json
 import logging
@@ -7,7 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +17,9 @@ from odin_core import text
 from odin_core.errors import OdinError
 from odin_core.home import Home, open_home
 from odin_core.market.profile import load_profile
+
+if TYPE_CHECKING:
+    from odin_core.market.barfiles import Stamps
 
 
 def now() -> datetime:
@@ -55,9 +60,15 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 as_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON object and nothing else.")
 life_settings = [
     click.option("--seed", type=click.IntRange(min=0), help="Seed of the life; default 7, or the current life's."),
-    click.option("--edge", type=click.FloatRange(0, 1), help="Planted edge of a synthetic market, 0 to 1; default 0.5."),
-    click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="A setting, e.g. filter.adaptive=false; see `odin life settings`."),
-]  # fmt: skip
+    click.option("--edge", type=click.FloatRange(0, 1), help="Planted edge of a synthetic market; default 0.5."),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help="A setting, e.g. filter.adaptive=false; see `odin life settings`.",
+    ),
+]
 
 
 def with_life_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -146,7 +157,7 @@ def data() -> None:
     help="What the files' timestamps mark.",
 )
 @as_json
-def data_import(files: tuple[Path, ...], home: Path, market: str, stamps: str, json_output: bool) -> None:
+def data_import(files: tuple[Path, ...], home: Path, market: str, stamps: "Stamps", json_output: bool) -> None:
     """Bring minute bars from Parquet or CSV into the lake; rows that break a rule go to quarantine, with the reason."""
     from odin_core.market.calendar import session_calendar
     from odin_core.market.importing import import_files
@@ -352,7 +363,11 @@ def person_options(command: Callable[..., None]) -> Callable[..., None]:
     command = click.option("--why", default="by a person", show_default=True, help="The reason, kept in the history.")(
         command
     )
-    return click.option("--effective", type=SESSION, help="First session it decides on; default: the second after the head, the first that is not planned yet.")(command)  # fmt: skip
+    return click.option(
+        "--effective",
+        type=SESSION,
+        help="First session it decides on; default: the second after the head, the first that is not planned yet.",
+    )(command)
 
 
 @registry.command("promote")

@@ -51,8 +51,8 @@ def bootstrap(result: dict[str, Any]) -> str:
     decisions, phase, champion = result["decisions"], result["phase"], result["champion"]
     done = result.get("did", "")
     lines = [
-        f"life {result['life']} of {result['market']}: {result['sessions']} sessions, {result['first_session']} to {result['last_session']}"
-        + (f" ({done})" if done else ""),
+        f"life {result['life']} of {result['market']}: {result['sessions']} sessions, "
+        f"{result['first_session']} to {result['last_session']}{f' ({done})' if done else ''}",
         f"decisions   {decisions['taken']} taken, {decisions['skipped']} skipped, {decisions['rejected']} rejected",
         *(f"phase       {t['from']} → {t['to']} on {t['session']}: {t['reason']}" for t in phase["transitions"]),
         f"phase now   {phase['final']}; not further because: {phase['next']}",
@@ -88,9 +88,11 @@ def _champion(champion: dict[str, Any] | None) -> str:
 def _performance(p: dict[str, Any]) -> list[str]:
     random, hold, nothing = p["vs_random"], p["vs_hold"], p["vs_nothing"]
     return [
-        f"Sharpe      {_cell(p['sharpe'])}; random of the same turnover {_cell(random['sharpe'])}, buy and hold {_cell(hold['sharpe'])}",
+        f"Sharpe      {_cell(p['sharpe'])}; random of the same turnover {_cell(random['sharpe'])}, "
+        f"buy and hold {_cell(hold['sharpe'])}",
         f"against     doing nothing: {p['total_return']:+.3%} of capital, mean a session {nothing['mean_return']:+.2e} "
-        f"(at least {nothing['lower_bound_95']:+.2e} at 95 %); {p['trades']} trades, deepest drawdown {p['max_drawdown']:.3%}",
+        f"(at least {nothing['lower_bound_95']:+.2e} at 95 %); "
+        f"{p['trades']} trades, deepest drawdown {p['max_drawdown']:.3%}",
     ]
 
 

@@ -1,7 +1,8 @@
 """Groups learning, evaluation and registry: what each week's retraining left behind, one weekly partition each.
 
-The fold trains, evaluates and promotes as it passes a week's last session and logs these assets for that week; asked for
-again they verify what lies there and return at once. A week whose last session is not in the life is `incomplete`."""
+The fold trains, evaluates and promotes as it passes a week's last session and logs these assets for that week; asked
+for again they verify what lies there and return at once. A week whose last session is not in the life is
+`incomplete`."""
 
 from datetime import date
 from typing import Any
@@ -14,11 +15,31 @@ from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.weeks import WeekRecord, week_record
 
 WEEKLY = {  # asset → (group, upstream, kinds, description)
-    "training_dataset": ("learning", "replay_buffer", {"parquet"}, "Manifest of what the week's candidate learned from: files, hashes, counts, range."),
-    "joint_policy": ("learning", "training_dataset", {"lightgbm"}, "The week's candidate: enter, direction, size, exit and confidence."),
-    "evaluation_report": ("evaluation", "joint_policy", {"parquet"}, "The gate's verdict: PASS or FAIL with number and threshold per criterion."),
-    "registry_pointer": ("registry", "evaluation_report", {"parquet"}, "Which version is champion from when, which one before, and why."),
-}  # fmt: skip
+    "training_dataset": (
+        "learning",
+        "replay_buffer",
+        {"parquet"},
+        "Manifest of what the week's candidate learned from: files, hashes, counts, range.",
+    ),
+    "joint_policy": (
+        "learning",
+        "training_dataset",
+        {"lightgbm"},
+        "The week's candidate: enter, direction, size, exit and confidence.",
+    ),
+    "evaluation_report": (
+        "evaluation",
+        "joint_policy",
+        {"parquet"},
+        "The gate's verdict: PASS or FAIL with number and threshold per criterion.",
+    ),
+    "registry_pointer": (
+        "registry",
+        "evaluation_report",
+        {"parquet"},
+        "Which version is champion from when, which one before, and why.",
+    ),
+}
 
 
 def weekly_assets(market: str) -> list[dg.AssetsDefinition]:

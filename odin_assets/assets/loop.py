@@ -14,11 +14,17 @@ from odin_assets.resources import OdinHome, now, tell, users_mistakes
 from odin_core.lifecycle.run import SessionResult, run_sessions
 
 OUTPUTS = {  # in topological order, which is the order in which they must be yielded
-    "executions": ("What happened in the session: it carries out yesterday's recommendations. One row per leg.", ("price_history",)),
-    "replay_buffer": ("Decisions whose outcome became known: taken, skipped and rejected, in one schema.", ("executions",)),
+    "executions": (
+        "What happened in the session: it carries out yesterday's recommendations. One row per leg.",
+        ("price_history",),
+    ),
+    "replay_buffer": (
+        "Decisions whose outcome became known: taken, skipped and rejected, in one schema.",
+        ("executions",),
+    ),
     "phase_state": ("Phase, exploration, equity and the reasons for all of it; one row.", ("replay_buffer",)),
     "recommendations": ("The plan made at this close for the next session.", ("features", "phase_state")),
-}  # fmt: skip
+}
 SHOWN = {
     "executions": ("trades", "session_return"),
     "replay_buffer": ("taken", "skipped", "rejected", "reward"),

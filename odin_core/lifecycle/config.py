@@ -86,7 +86,7 @@ class PromotionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LifeConfig:
-    """A life's configuration. `edge` concerns synthetic markets only; `live` marks the life that the daily schedule drives."""
+    """A life's configuration. `edge` concerns synthetic markets only; `live` marks the life of the daily schedule."""
 
     seed: int = 7
     edge: float = 0.5

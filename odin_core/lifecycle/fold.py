@@ -1,7 +1,8 @@
 """The fold: `advance(state, day, rules)` gives the next state and the tables of one session. Pure; no path, no clock.
 
-In order: carry out yesterday's plan → close what is due → replay rows resolved today → on the week's last session score,
-train, judge and promote → phase and ε → filter the universe and plan the next session from what is known at the close."""
+In order: carry out yesterday's plan → close what is due → replay rows resolved today → on the week's last session
+score, train, judge and promote → phase and ε → filter the universe and plan the next session from what is known at the
+close."""
 
 import json
 from dataclasses import dataclass, replace
@@ -64,9 +65,10 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     state, filtered = _plan(state, day, rules, status, epsilon)
     if status == "ok" and filtered == 0 and not _warm(day):
         status = "warm_up"
+    distance = {c.name: [_finite(c.value), c.needed] for c in view.criteria}
     facts |= {"status": status, "epsilon": epsilon, "filtered": filtered, "phase_before": before.phase,
               "reason": _reason(status, view), "suggestions": list(view.suggestions),
-              "distance": json.dumps({c.name: [_finite(c.value), c.needed] for c in view.criteria}, sort_keys=True)}  # fmt: skip
+              "distance": json.dumps(distance, sort_keys=True)}  # fmt: skip
     tables["phase_state"] = _state_row(state, day, facts)
     tables["recommendations"] = state.plan
     tables["open_decisions"] = state.positions
@@ -93,10 +95,12 @@ def _settle(
             "symbol": state.plan["symbol"],
             "net_return": pl.Series(result.net_return, dtype=pl.Array(pl.Float32, ACTIONS)),
         }
-    ).cast(dict(GRID_TABLE))
-    contexts = session_contexts(day.session, state.contexts, result.net_return, (
-        ("action_outcomes", grid.height, logical_hash(grid, ("symbol",))), ("replay_buffer", resolved.height, logical_hash(resolved, record.KEY))
-    ))  # fmt: skip
+    ).cast(GRID_TABLE)
+    hashes = (
+        ("action_outcomes", grid.height, logical_hash(grid, ("symbol",))),
+        ("replay_buffer", resolved.height, logical_hash(resolved, record.KEY)),
+    )
+    contexts = session_contexts(day.session, state.contexts, result.net_return, hashes)
     taken = resolved.filter((pl.col("status") == "taken") & pl.col("complete"))
     session_return = result.profit / rules.venue.capital
     equity = state.equity + session_return
@@ -160,11 +164,20 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
         version, model = promotion["version"], promotion["model"]
         through = model.trained_through if model else None
         state = replace(state, models=state.models | ({version: model} if model else {}))
-        row = {"event": "by_person", "version": version, "champion_before": state.champion, "champion_after": version,
-               "effective": day.next_session, "trained_through": through, "hypothesis": state.hypothesis, "reason": promotion["why"]}  # fmt: skip
+        row = {
+            "event": "by_person", "version": version, "champion_before": state.champion, "champion_after": version,
+            "effective": day.next_session, "trained_through": through, "hypothesis": state.hypothesis,
+            "reason": promotion["why"],
+        }  # fmt: skip
         _append_history(tables, row)
-        state = replace(state, champion=version, champion_since=day.next_session if version else None,
-                        champion_through=through, hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session)  # fmt: skip
+        state = replace(
+            state,
+            champion=version,
+            champion_since=day.next_session if version else None,
+            champion_through=through,
+            hypothesis=state.hypothesis + 1,
+            hypothesis_since=day.next_session,
+        )
     return state
 
 
@@ -178,8 +191,11 @@ def _change_phase(
     )
     if view.phase != state.phase:
         if view.phase < state.phase and state.champion is not None:
-            row = {"event": "demoted", "version": state.champion, "champion_before": state.champion, "champion_after": None,
-                   "effective": day.next_session, "trained_through": state.champion_through, "hypothesis": state.hypothesis, "reason": view.reason}  # fmt: skip
+            row = {
+                "event": "demoted", "version": state.champion, "champion_before": state.champion,
+                "champion_after": None, "effective": day.next_session, "trained_through": state.champion_through,
+                "hypothesis": state.hypothesis, "reason": view.reason,
+            }  # fmt: skip
             _append_history(tables, row)
             state = replace(state, champion=None, champion_since=None, champion_through=None,
                             hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session)  # fmt: skip

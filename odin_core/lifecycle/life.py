@@ -185,7 +185,7 @@ def current(home: Home, market: str) -> Life | None:
 
 @dataclass(frozen=True)
 class Rewind:
-    """What a rewind would do, and does when applied: a new generation with the sessions up to `to`; nothing is deleted."""
+    """What a rewind would do, and does when applied: a new generation up to session `to`; nothing is deleted."""
 
     life: Life
     to: date
@@ -200,8 +200,9 @@ class Rewind:
     def to_text(self) -> str:
         span = f"{self.undone[0]} to {self.undone[-1]}" if self.undone else "none"
         return (
-            f"life {self.life.id}: generation {self.life.generation} → {self.generation}; keeps {len(self.kept)} sessions "
-            f"up to {self.to}; undoes {len(self.undone)} ({span}), which stay on disk in generation {self.life.generation}"
+            f"life {self.life.id}: generation {self.life.generation} → {self.generation}; keeps {len(self.kept)} "
+            f"sessions up to {self.to}; undoes {len(self.undone)} ({span}), which stay on disk in generation "
+            f"{self.life.generation}"
         )
 
     def apply(self) -> None:

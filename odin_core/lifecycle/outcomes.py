@@ -1,7 +1,8 @@
 """What became of a plan: the fill engine run over the whole action grid of every context on the session's bars.
 
-A decision's action is one of the grid, so taken, skipped and rejected decisions get their outcome from the same fills as
-the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next open."""
+A decision's action is one of the grid, so taken, skipped and rejected decisions get their outcome from the same fills
+as the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next
+open."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from odin_core.replay.record import DECISION, OUTCOME, REPLAY
 
 ENTRY_BARS = 5  # minutes in which an entry may fill
 FORGET_AFTER = timedelta(days=14)  # an open decision whose symbol never trades again is closed as incomplete
+DETAILS = tuple(f"{leg}_{part}" for leg in ("entry", "exit") for part in ("reference", "half_spread", "slippage"))
 EXIT_NAME = {ExitReason.STOP: "stop", ExitReason.TARGET: "target", ExitReason.TIME: "time"}
 
 EXECUTIONS = pl.Schema(
@@ -100,9 +102,9 @@ def carry_out(
     done = done.with_columns(complete=pl.col("complete") & ~pl.col("open"))
     taken = pl.col("status") == "taken"
     return Result(
-        resolved=done.select(REPLAY.names()).cast(dict(REPLAY)),
+        resolved=done.select(REPLAY.names()).cast(REPLAY),
         executions=_legs(fresh.filter(taken), old.filter(taken)),
-        positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(dict(POSITIONS)),
+        positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(POSITIONS),
         net_return=net,
         profit=float(
             done.filter(taken & pl.col("complete")).select((pl.col("net_return") * pl.col("notional")).sum()).item()
@@ -165,7 +167,7 @@ def _resume(
     held = [np.array(column) for column in zip(*positions["engine"].to_list(), strict=True)] or [np.empty(0)] * len(
         Fills._fields
     )
-    state = Fills(*(c.astype(t) for c, t in zip(held, _DTYPES, strict=True)))
+    state = Fills._make(c.astype(t) for c, t in zip(held, _DTYPES, strict=True))
     side = decode(positions["action"].to_numpy().astype(np.int64)).side
     span = np.array([spans.get(s, (0, -1)) for s in positions["symbol"]], np.int64).reshape(len(side), 2)
     here = np.flatnonzero(span[:, 1] >= 0)
@@ -233,8 +235,8 @@ def _outcomes(decisions: pl.DataFrame, fills: Fills, values: _Values, stamps: pl
         engine=pl.Series([[float(c[i]) for c in fills] for i in range(len(unfilled))], dtype=pl.List(pl.Float64)),
         entry_charges=values.charges_entry,
         exit_charges=values.charges_exit,
-        **{f"{leg}_{part}": getattr(fills, f"{leg}_{part}") for leg in ("entry", "exit") for part in ("reference", "half_spread", "slippage")},
-    )  # fmt: skip
+        **{name: getattr(fills, name) for name in DETAILS},
+    )
     return frame.with_columns(pl.col(pl.Float64).fill_nan(None))
 
 
@@ -261,7 +263,7 @@ def _legs(fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
         legs(fresh, "exit", pl.col("exit_reason")),
         legs(old, "exit", pl.col("exit_reason")),
     ]
-    return pl.concat(parts).cast(dict(EXECUTIONS)).sort("decision_id", "leg")
+    return pl.concat(parts).cast(EXECUTIONS).sort("decision_id", "leg")
 
 
 def _nothing(orders: Orders) -> Fills:

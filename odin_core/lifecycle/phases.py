@@ -1,7 +1,7 @@
 """Phases: who decides, when the next phase begins, and why it does not yet. All numbers are in `PhaseConfig`.
 
-A gate is a list of criteria, each with its value and what it needs, so that its distance to passing can be printed. They
-are looked at every session, so every bound is one that holds at all looks together (`evaluation.sequential`)."""
+A gate is a list of criteria, each with its value and what it needs, so that its distance to passing can be printed.
+They are looked at every session, so every bound is one that holds at all looks together (`evaluation.sequential`)."""
 
 import math
 from dataclasses import dataclass
@@ -16,18 +16,28 @@ from odin_core.lifecycle.config import ExplorationConfig, LifeConfig
 from odin_core.lifecycle.state import REGIMES, LoopState
 
 WAYS_OUT = {
-    "executed trades": ["run more sessions", "widen the universe", "loosen the filter (filter.min_volatility, filter.min_traded_value)"],
-    "a first model": ["run more sessions: training needs learner.min_sessions and learner.min_contexts", "inject synthetic trades from a demo life"],
+    "executed trades": [
+        "run more sessions",
+        "widen the universe",
+        "loosen the filter (filter.min_volatility, filter.min_traded_value)",
+    ],
+    "a first model": [
+        "run more sessions: training needs learner.min_sessions and learner.min_contexts",
+        "inject synthetic trades from a demo life",
+    ],
     "a champion": ["run more sessions: the weekly gate has not found enough evidence", "widen the universe"],
     "champion's sessions out of sample": ["run more sessions"],
     "champion beats random": ["run more sessions", "widen the universe"],
-    "rank agreement of candidates": ["run more sessions: candidates still disagree", "lengthen learner.lookback_sessions"],
+    "rank agreement of candidates": [
+        "run more sessions: candidates still disagree",
+        "lengthen learner.lookback_sessions",
+    ],
     "replay rows": ["run more sessions", "loosen the filter"],
     "regimes covered": ["run more sessions in the regime that is missing"],
     "information coefficient": ["run more sessions"],
     "deflated Sharpe ratio": ["run more sessions: portfolio evidence grows slowly"],
     "drawdown": ["lower guardrails.max_exposure"],
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +112,7 @@ def _leaves_2(state: LoopState, config: LifeConfig) -> tuple[Criterion, ...]:
     owed = [r for r, s, rows in zip(REGIMES, share, state.regime_rows, strict=True)
             if s >= needed.regime_share and rows < needed.regime_rows]  # fmt: skip
     returns = np.array(state.returns)
+    deepest = -float(metrics.max_drawdown(returns, compounded=False)) if len(returns) else math.nan
     return (
         Criterion("replay rows", state.replay_rows, needed.replay_rows),
         Criterion("regimes covered", len(REGIMES) - len(owed), len(REGIMES)),
@@ -109,8 +120,8 @@ def _leaves_2(state: LoopState, config: LifeConfig) -> tuple[Criterion, ...]:
         Criterion("champion beats random", excess, 0.0),
         Criterion("information coefficient", float(ic_bounds[-1]) if len(ic) else math.nan, 0.0),
         Criterion("deflated Sharpe ratio", _deflated(returns, state), needed.deflated_sharpe),
-        Criterion("drawdown", -float(metrics.max_drawdown(returns, compounded=False)) if len(returns) else math.nan, needed.max_drawdown, at_least=False),
-    )  # fmt: skip
+        Criterion("drawdown", deepest, needed.max_drawdown, at_least=False),
+    )
 
 
 def _deflated(returns: np.ndarray, state: LoopState) -> float:
@@ -153,12 +164,15 @@ def _demotion(state: LoopState, config: LifeConfig) -> str | None:
     if len(excess) >= config.phases.demotion_sessions:
         upper = float(upper_confidence_sequence(excess, config.phases.confidence)[-1])
         if upper < 0:
-            return f"demoted: the champion's mean reward is surely below random's over {len(excess)} sessions (upper bound {upper:+.3f})"
+            return (
+                f"demoted: the champion's mean reward is surely below random's over {len(excess)} sessions "
+                f"(upper bound {upper:+.3f})"
+            )
     return None
 
 
 def epsilon(state: LoopState, config: ExplorationConfig, regime: str | None) -> float:
-    """Share of random proposals planned at this close. Phase 2: decays with evidence, rises while the regime is rare."""
+    """Share of random proposals planned at this close. Phase 2: decays with evidence, rises while a regime is rare."""
     if state.phase == 0:
         return 1.0
     if state.phase == 1:

@@ -23,7 +23,8 @@ def universe(
     features: pl.DataFrame, profile: MarketProfile, config: FilterConfig, widening: int, bars: int
 ) -> pl.DataFrame:
     """Rows of `features` (one session, known at its close) that may be decided on for the next; `bars` is the number of
-    5-minute bars of a full session. What cannot be judged is left out: unknown volume where volume is traded, warm-up."""
+    5-minute bars of a full session. What cannot be judged is left out: unknown volume where volume is traded, warm-up.
+    """
     if features.is_empty():
         return features
     loosened = 0.5**widening

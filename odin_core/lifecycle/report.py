@@ -14,7 +14,10 @@ from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.summary import phase_table, summarise
 
 PHASE_COLOURS = ("#f0f0f0", "#dbe9f6", "#d8f0d8", "#fff2cc")
-STYLE = "body{font:15px/1.5 sans-serif;max-width:900px;margin:2em auto}td,th{padding:2px 10px;text-align:left;vertical-align:top}"
+STYLE = (
+    "body{font:15px/1.5 sans-serif;max-width:900px;margin:2em auto}"
+    "td,th{padding:2px 10px;text-align:left;vertical-align:top}"
+)
 
 
 def write_report(life: Life) -> tuple[Path, str]:
@@ -54,20 +57,25 @@ def _picture(states: pl.DataFrame) -> bytes:
 
 
 def _page(summary: dict[str, Any], picture: str) -> str:
-    transitions = [("session", "from", "to", "reason"),
-                   *((t["session"], t["from"], t["to"], t["reason"]) for t in summary["phase"]["transitions"])]  # fmt: skip
-    retrained = [("session", "rows", "outcome", "candidate", "reason"),
-                 *((r["session"], r["rows"], r["outcome"], r["candidate"] or "–", r["reason"]) for r in summary["retrains"])]  # fmt: skip
+    transitions = _columns(summary["phase"]["transitions"], "session", "from", "to", "reason")
+    retrained = _columns(summary["retrains"], "session", "rows", "outcome", "candidate", "reason")
     performance = [("", ""), *_flat(summary["performance"])]
     title = f"{summary['market']}, life {summary['life']}"
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style></head>'
-        f"<body><h1>{html.escape(title)}</h1><p>{summary['sessions']} sessions, {summary['first_session']} to {summary['last_session']}; "
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
+        f"<p>{summary['sessions']} sessions, {summary['first_session']} to {summary['last_session']}; "
         f"phase {summary['phase']['final']}; decisions: {html.escape(str(summary['decisions']))}</p>"
         f'<img alt="equity, drawdown, phase" src="data:image/png;base64,{picture}">'
-        f"<h2>Performance</h2>{_table(performance)}<h2>Phases</h2>{_table(transitions)}<p>Next: {html.escape(summary['phase']['next'])}</p>"
+        f"<h2>Performance</h2>{_table(performance)}"
+        f"<h2>Phases</h2>{_table(transitions)}<p>Next: {html.escape(summary['phase']['next'])}</p>"
         f"<h2>Retrains</h2>{_table(retrained)}</body></html>\n"
     )
+
+
+def _columns(records: list[dict[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    """The names, then one row per record; what is missing is a dash."""
+    return [names, *(tuple("–" if r[name] is None else r[name] for name in names) for r in records)]
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The fold on disk: restore the state at the head, run sessions one after another, write each one whole, resume anywhere.
+"""The fold on disk: restore the state at the head, run session after session, write each one whole, resume anywhere.
 
 The only place where the pure fold meets files. Every way to drive ODIN (command line, Dagit, schedule) comes through
 `run_sessions`, one session or a range."""
@@ -47,7 +47,7 @@ class NotClosedYet(OdinError):
 
 @dataclass(frozen=True)
 class SessionResult:
-    """What the caller hears of one session: `did` is ran, skipped (finished before) or outdated (its inputs changed)."""
+    """What the caller hears of one session: `did` is ran, skipped (finished before) or outdated (inputs changed)."""
 
     session: date
     did: str
@@ -94,7 +94,7 @@ def check_range(life: Life, data: MarketData, sessions: Sequence[date], now: dat
 def run_sessions(
     life: Life, data: MarketData, sessions: Sequence[date], *, clock: Callable[[], datetime]
 ) -> Iterator[SessionResult]:
-    """Run consecutive `sessions` of a life, writing each as it ends. Finished ones are verified and left as they are."""
+    """Run consecutive `sessions` of a life, writing each as it ends. Finished ones are verified and left alone."""
     check_range(life, data, sessions, clock())
     finished = set(life.commits())
     for session in sessions:

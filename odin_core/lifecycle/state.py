@@ -79,7 +79,7 @@ PHASE_STATE = pl.Schema(
     }
 )
 
-REGIMES: Final = ("low", "medium", "high")
+REGIMES: Final[tuple[str, ...]] = ("low", "medium", "high")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Where a life got to, in numbers: what `odin bootstrap --json` prints. Follows from tables; durations from the ledger."""
+"""Where a life got to, in numbers: what `odin bootstrap --json` prints. From tables; durations from the ledger."""
 
 from datetime import date
 from typing import Any
@@ -83,7 +83,8 @@ def _champion(life: Life, last: dict[str, Any], sessions: list[date]) -> dict[st
         "out_of_sample": {
             "sessions": len(excess), "decisions": int(mine["decisions"].sum()),
             "reward": mine["reward"].mean(), "random": mine["random"].mean(), "rules": mine["rules"].mean(),
-            "excess_over_random": _known(interval.mean), "lower_bound_95": _known(interval.lower), "ic": mine["ic"].mean(),
+            "excess_over_random": _known(interval.mean), "lower_bound_95": _known(interval.lower),
+            "ic": mine["ic"].mean(),
         },
     }  # fmt: skip
 
@@ -103,7 +104,7 @@ def _performance(states: pl.DataFrame, replay: pl.DataFrame) -> dict[str, Any]:
         "sharpe": _known(sharpe),
         "max_drawdown": _known(metrics.max_drawdown(mine, compounded=False)),
         "total_return": float(mine.sum()),
-        "turnover": float(states["traded_notional"].mean() or 0.0),
+        "turnover": states.select(pl.col("traded_notional").mean()).item() or 0.0,
         "trades": taken.height,
         "mean_reward": taken["reward"].mean(),
         "mean_cost": taken["cost"].mean(),

@@ -1,4 +1,4 @@
-"""What the fold left behind for one week: dataset, candidate, verdict, champion. Read and verified, never recomputed."""
+"""What the fold left behind for one week: dataset, candidate, verdict, champion. Read, verified, never recomputed."""
 
 from dataclasses import dataclass, field
 from datetime import date
@@ -26,7 +26,7 @@ class WeekRecord:
 
 
 def week_record(life: Life, week: date) -> WeekRecord:
-    """The record of the week that begins on Monday `week`. A stored candidate is loaded, so that damage is noticed here."""
+    """The record of the week that begins on Monday `week`. A stored candidate is loaded, so damage is noticed here."""
     sessions = session_calendar(load_profile(life.market)).sessions_of_week(week)
     if not sessions or life.committed(sessions[-1]) is None:
         return WeekRecord(None)

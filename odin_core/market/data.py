@@ -109,7 +109,7 @@ class MarketData:
         return self.lake.read(QUALITY, session)
 
     def features(self, session: date) -> pl.DataFrame:
-        """Features as known at the close of `session`, from the lake if their inputs have not changed, else computed."""
+        """Features as known at the close of `session`, from the lake if their inputs are unchanged, else computed."""
         history = self._history(session)
         mark = self._inputs_mark(history)
         path = self.lake.path(self.features_table, session)
@@ -150,10 +150,11 @@ def holdings(home: Home, market: str) -> dict[str, Any]:
     """What the lake holds of a market of real data: sessions, findings by rule, quarantined rows by rule."""
     lake = home.lake(market)
     sessions = lake.sessions(PRICES)
+    rows = {table: lake.read_many(table, lake.sessions(table)) for table in (QUALITY, QUARANTINE)}
     counts = {
-        table: {rule: n for rule, n in lake.read_many(table, lake.sessions(table))["rule"].value_counts(sort=True).iter_rows()}
-        if lake.sessions(table) else {} for table in (QUALITY, QUARANTINE)
-    }  # fmt: skip
+        table: dict(frame["rule"].value_counts(sort=True).iter_rows()) if frame.height else {}
+        for table, frame in rows.items()
+    }
     return {
         "market": market, "sessions": len(sessions), "first": sessions[0] if sessions else None,
         "last": sessions[-1] if sessions else None, "findings": counts[QUALITY], "quarantined": counts[QUARANTINE],

@@ -44,7 +44,8 @@ class MarketProfile:
     """The facts of one market. Times are local to `timezone`, prices and amounts in `currency`, rates are fractions.
 
     `close` at or before `open` means the next day (a market that never closes has both at 00:00). `calendar_first` and
-    `calendar_last` bound the calendar, `first_partition` the partitions and the synthetic history; `range_first` and
+    `calendar_last` bound the calendar, `first_partition` and `last_partition` (null: the calendar's end) the partitions; a synthetic history begins with the
+    first; `range_first` and
     `range_last` are the life's range where the user gives none (null: all that the market has)."""
 
     name: str
@@ -69,6 +70,7 @@ class MarketProfile:
     special_sessions: tuple[SpecialSession, ...] = ()
     non_sessions: tuple[date, ...] = ()
     decision_points: tuple[str, ...] = ("close",)
+    last_partition: date | None = None
     range_first: date | None = None
     range_last: date | None = None
 
@@ -189,7 +191,8 @@ def _special(name: str, field: str, value: object) -> tuple[SpecialSession, ...]
 
 
 _PARSERS = {
-    **dict.fromkeys(("calendar_first", "calendar_last", "first_partition", "range_first", "range_last"), _date),
+    **dict.fromkeys(("calendar_first", "calendar_last", "range_first", "range_last"), _date),
+    **dict.fromkeys(("first_partition", "last_partition"), _date),
     **dict.fromkeys(("open", "close"), _time),
     **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
     **dict.fromkeys(("source", "costs", "execution"), _mapping),

@@ -6,8 +6,8 @@ longer one never changes a shorter one. Minutes are filled in by `market.synthet
 The edge: during a session each symbol has an unseen flow u ~ N(0, 1), which pushes price and volume in its last hour
 and a half. The next session's open-to-close return drifts by `√edge · strength · c[regime] · tanh(u) / sd(tanh u)`
 standard deviations, where c is positive in calm and negative in volatile regimes: flow continues in calm markets and
-reverts in volatile ones. The dial is thus a share of variance, not of drift. The drift replaces as much noise as it adds
-variance, so the dial changes no volatility."""
+reverts in volatile ones. The dial is thus a share of variance, not of drift. The drift replaces as much noise as it
+adds variance, so the dial changes no volatility."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta

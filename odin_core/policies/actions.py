@@ -1,7 +1,7 @@
 """The action grid: two sides × four sizes × four stops × four targets. An action is its index; `FLAT` is no trade.
 
 The grid is what a random policy draws from, what every context's outcomes are computed over, and what learners choose
-in. Sizes are fractions of the life's capital, stops are multiples of the 60-minute ATR, targets multiples of the stop."""
+in. Sizes are fractions of the life's capital, stops multiples of the 60-minute ATR, targets multiples of the stop."""
 
 from typing import NamedTuple
 

@@ -3,12 +3,13 @@
 It learns from full-information outcomes: for every context the reward of every action of the grid is known. With
 R(side, exit) the reward averaged over sizes, the *direction* head learns s = (mean R(long) − mean R(short)) / 2 and the
 *enter* head e = (mean R(long) + mean R(short)) / 2, so that the expected reward of a side is e ± s and a trade is worth
-entering where e + |s| > 0: costs are inside R. Both are learned relative to their session's mean, because a few months hold
-too few sessions to learn where the whole market goes, and a tree that tries learns noise. What holds for a price path
-holds for the same path upside down with the sides exchanged: the direction head sees every context twice, once mirrored,
-and answers with the antisymmetric half, and the exit head sees the side that is taken as long. The *size* head learns the scale of what is left, the *exit* head which stop
-and target do better than the average exit. *Confidence* is Platt's scaling (Platt 1999) of (e + |s|) / scale, fitted on rows
-that the walk-forward folds had not seen."""
+entering where e + |s| > 0: costs are inside R. Both are learned relative to their session's mean, because a few months
+hold too few sessions to learn where the whole market goes, and a tree that tries learns noise. What holds for a price
+path holds for the same path upside down with the sides exchanged: the direction head sees every context twice, once
+mirrored, and answers with the antisymmetric half, and the exit head sees the side that is taken as long. The *size*
+head learns the scale of what is left, the *exit* head which stop and target do better than the average exit.
+*Confidence* is Platt's scaling (Platt 1999) of (e + |s|) / scale, fitted on rows that the walk-forward folds had not
+seen."""
 
 import functools
 import hashlib
@@ -67,7 +68,7 @@ class JointPolicy:
         )
 
     def propose(self, X: Matrix) -> Proposals:
-        """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing value."""
+        """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing."""
         mirrored = _mirror(X, self.features)
         direction = (self._predict("direction", X) - self._predict("direction", mirrored)) / 2
         enter = self._predict("enter", X)
@@ -111,7 +112,7 @@ def _booster(text: str) -> "Booster":
 def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> tuple[JointPolicy, "WalkForward"]:
     """Train on every context of the window. Returns the policy and the walk-forward it was calibrated on.
 
-    Same window, configuration and seed give the same model text: deterministic, row-wise, threads from the configuration."""
+    Same window, configuration and seed give the same model text: deterministic, row-wise, threads as configured."""
     X, reward = window.features, window.rewards
     long_short = np.clip(known_mean(reward.reshape(-1, *SHAPE), 2), -CLIP, CLIP)  # (n, side, stop, target)
     mean = known_mean(long_short, (2, 3))
@@ -145,7 +146,7 @@ class WalkForward:
 
 
 class Outcome(NamedTuple):
-    """The two halves of what a context's sides earned: reward of long is enter + direction, of short enter − direction."""
+    """The two halves of what a context's sides earned: long is enter + direction, short is enter − direction."""
 
     direction: FloatArray
     enter: FloatArray

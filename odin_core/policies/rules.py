@@ -1,7 +1,8 @@
 """The rules: two well-known set-ups that capture part of what there is, and the honest baseline of every learner.
 
-Reversal: RSI (14, 15 minutes) below 30 or above 70 with a volume spike, against the move. Trend: the fast average on the
-other side of the slow one (5 and 20 bars of 15 minutes) by more than a tenth of the hourly ATR, with it. Reversal wins."""
+Reversal: RSI (14, 15 minutes) below 30 or above 70 with a volume spike, against the move. Trend: the fast average on
+the other side of the slow one (5 and 20 bars of 15 minutes) by more than a tenth of the hourly ATR, with it. Reversal
+wins."""
 
 import numpy as np
 import polars as pl

@@ -1,5 +1,7 @@
-"""The registry: which version is champion from when, which one before, and why. Its history is a table of the life, one
-partition per session on which something happened; a promotion by a person is an input of the life that the fold replays."""
+"""The registry: which version is champion from when, which one before, and why.
+
+Its history is a table of the life, one partition per session on which something happened; a promotion by a person is an
+input of the life that the fold replays."""
 
 import json
 from dataclasses import dataclass
@@ -81,7 +83,7 @@ class Promotion:
 
 
 def plan_promotion(life: Life, version: str, effective: date | None, why: str) -> Promotion:
-    """A promotion of a stored model, verified to load. `effective` None is the first session that is not planned yet."""
+    """A promotion of a stored model, verified to load. `effective` None is the first session not planned yet."""
     if version not in versions(life):
         raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
     store.load(life.models, version)
@@ -105,9 +107,12 @@ def describe_version(life: Life, version: str) -> dict[str, Any]:
     model = store.load(life.models, version)
     events = history(life).filter(pl.col("version") == version)
     return {
-        "version": version, "learner": model.name, "trained_through": model.trained_through, "features": list(model.features),
+        "version": version,
+        "learner": model.name,
+        "trained_through": model.trained_through,
+        "features": list(model.features),
         "events": [f"{e['session']}: {e['event']} ({e['reason']})" for e in events.iter_rows(named=True)],
-    }  # fmt: skip
+    }
 
 
 def promotions_on(life: Life, effective: date) -> tuple[dict[str, str], ...]:
@@ -122,7 +127,7 @@ def _now(life: Life) -> Champion | None:
 
 
 def _unplanned(life: Life, effective: date | None) -> date:
-    """The session on which a promotion takes effect: the plan for the one after the head was made at the head's close."""
+    """The session on which a promotion takes effect; the plan for the one after the head was made at its close."""
     calendar = session_calendar(load_profile(life.market))
     earliest = calendar.next(life.head, 2) if life.head else life.first_session
     if effective is None:

@@ -1,4 +1,4 @@
-"""The learner's window: contexts and their full-information rewards of the last sessions, in memory, of bounded length."""
+"""The learner's window: contexts and full-information rewards of the last sessions, in memory, of bounded length."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from odin_core.policies.actions import known_mean
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,11 @@ class SessionContexts:
     @property
     def random_reward(self) -> float:
         """Mean reward of an action drawn uniformly from contexts and grid; NaN without any known outcome."""
-        return float(np.nanmean(self.rewards, dtype=np.float64)) if np.isfinite(self.rewards).any() else float("nan")
+        return float(known_mean(self.rewards.astype(np.float64), (0, 1)))
 
 
 class TrainingWindow:
-    """A view over the sessions of a look-back, concatenated on demand; contexts without any known outcome are left out."""
+    """A view over the sessions of a look-back, concatenated on demand, without contexts of no known outcome."""
 
     def __init__(self, sessions: list[SessionContexts]) -> None:
         self.sessions = [s for s in sessions if len(s.features)]
@@ -35,7 +37,8 @@ class TrainingWindow:
     @cached_property
     def _known(self) -> NDArray[np.bool_]:
         sides = np.concatenate([s.rewards.reshape(len(s.rewards), 2, -1) for s in self.sessions])
-        return np.isfinite(sides).any(axis=2).all(axis=1)
+        known: NDArray[np.bool_] = np.isfinite(sides)
+        return np.all(known.any(axis=2), axis=1)
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
