@@ -15,7 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -141,11 +141,24 @@ class _Cluster:
         return f"postgresql://{USER}@/postgres?host={quote(str(self._socket_folder()))}"
 
     def _starts(self) -> bool:
-        launched = self._launch() if self._process() is None else None
+        """Wait for the server that runs, or launch one and wait for that; False when it ended instead."""
+        if self._process() is not None:
+            return self._becomes_ready(lambda: self._process() is not None)
+        self._forget_dead_server()
+        sockets = self._new_socket_folder()
+        ready = False
+        try:
+            launched = self._launch(sockets)
+            ready = self._becomes_ready(lambda: launched.poll() is None)
+        finally:
+            if not ready and sockets != self.folder:
+                shutil.rmtree(sockets, ignore_errors=True)
+        return ready
+
+    def _becomes_ready(self, alive: Callable[[], bool]) -> bool:
         deadline = time.monotonic() + START_SECONDS
         while not self._ready():
-            gone = self._process() is None if launched is None else launched.poll() is not None
-            if gone or time.monotonic() > deadline:
+            if not alive() or time.monotonic() > deadline:
                 return False
             time.sleep(0.002)
         return True
@@ -159,26 +172,20 @@ class _Cluster:
         with contextlib.suppress(psutil.NoSuchProcess):
             server.send_signal(signal.SIGINT)
         deadline = time.monotonic() + START_SECONDS
-        while self._process() is not None and time.monotonic() < deadline:
+        while _lives(server) and time.monotonic() < deadline:  # it removes its record a moment before it is gone
             time.sleep(0.002)
         with contextlib.suppress(ChildProcessError):  # another process may have been the one that launched it
             os.waitpid(server.pid, os.WNOHANG)
         if sockets != self.folder:
             shutil.rmtree(sockets, ignore_errors=True)
 
-    def _launch(self) -> subprocess.Popen[bytes]:
-        self._forget_dead_server()
-        command: list[str | Path] = [_binary("postgres"), "-D", self.folder, "-k", self._new_socket_folder()]
+    def _launch(self, sockets: Path) -> subprocess.Popen[bytes]:
+        command: list[str | Path] = [_binary("postgres"), "-D", self.folder, "-k", sockets]
         for name, value in SETTINGS.items():
             command += ["-c", f"{name}={value}"]
+        words = _as_owner(self.folder, command)
         with self.beside("log").open("w") as log:
-            return subprocess.Popen(
-                _as_owner(self.folder, command),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
 
     def _new_socket_folder(self) -> Path:
         """The cluster itself, or, where that path is too long for a socket, a private folder with a short name."""
@@ -217,6 +224,13 @@ class _Cluster:
 
     def _socket_folder(self) -> Path:
         return Path(self._status()[4])
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _binary(name: str) -> Path:
