@@ -86,7 +86,7 @@ def _retrain(market: str) -> dg.JobDefinition:
         """Train on everything up to the head and, if the gate passes it, promote for the sessions after the head."""
         with users_mistakes():
             from odin_core.lifecycle import life as lives
-            from odin_core.lifecycle.run import retrain_live
+            from odin_core.lifecycle.live import retrain_live
 
             life = lives.load(odin.open(), config.life)
             outcome = retrain_live(life, odin.data(market), why=config.why, clock=now)

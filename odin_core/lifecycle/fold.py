@@ -159,13 +159,14 @@ def inputs(contexts: pl.DataFrame) -> NDArray[np.float32]:
 
 
 def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFrame]) -> LoopState:
-    """Promotions by a person that take effect on the next session."""
+    """Promotions from outside the fold that take effect on the next session."""
     for promotion in day.promotions:
         version, model = promotion["version"], promotion["model"]
         through = model.trained_through if model else None
         state = replace(state, models=state.models | ({version: model} if model else {}))
         row = {
-            "event": "by_person", "version": version, "champion_before": state.champion, "champion_after": version,
+            "event": promotion.get("event", "by_person"), "version": version,
+            "champion_before": state.champion, "champion_after": version,
             "effective": day.next_session, "trained_through": through, "hypothesis": state.hypothesis,
             "reason": promotion["why"],
         }  # fmt: skip

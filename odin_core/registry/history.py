@@ -6,11 +6,13 @@ input of the life that the fold replays."""
 import json
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any, Final
 
 import polars as pl
 
 from odin_core.errors import OdinError, nearest
+from odin_core.lake import write_text
 from odin_core.lifecycle.life import Life
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
@@ -59,13 +61,15 @@ def versions(life: Life) -> list[str]:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A person's promotion: what would change, and the way to make it so. `version` None takes the champion away."""
+    """A promotion from outside the fold: what would change, and the way to make it so. `version` None takes the
+    champion away. `event` as in HISTORY: by_person, or promoted where a live retrain passed the gate."""
 
     life: Life
     version: str | None
     effective: date
     before: Champion | None
     why: str
+    event: str = "by_person"
 
     def to_text(self) -> str:
         return (
@@ -75,19 +79,21 @@ class Promotion:
 
     def apply(self, at: datetime, operator: str) -> None:
         """Append to the life's input; the fold takes it up when it comes to the session before `effective`."""
-        entry = {"effective": str(self.effective), "version": self.version, "why": self.why}
-        self.life.folder.mkdir(parents=True, exist_ok=True)
-        with (self.life.folder / "promotions.jsonl").open("a") as file:
-            file.write(json.dumps(entry, sort_keys=True) + "\n")
-        self.life.note(at, "promotion", operator=operator, **entry)
+        entry = {"effective": str(self.effective), "version": self.version, "why": self.why, "event": self.event}
+        lines = [json.dumps(e, sort_keys=True) for e in (*_entries(self.life), entry)]
+        write_text("\n".join(lines) + "\n", _inputs(self.life))
+        facts = {name: value for name, value in entry.items() if name != "event"}
+        self.life.note(at, "promotion", operator=operator, **facts)
 
 
-def plan_promotion(life: Life, version: str, effective: date | None, why: str) -> Promotion:
+def plan_promotion(
+    life: Life, version: str, effective: date | None, why: str, *, event: str = "by_person"
+) -> Promotion:
     """A promotion of a stored model, verified to load. `effective` None is the first session not planned yet."""
     if version not in versions(life):
         raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
     store.load(life.models, version)
-    return Promotion(life, version, _unplanned(life, effective), _now(life), why)
+    return Promotion(life, version, _unplanned(life, effective), _now(life), why, event)
 
 
 def plan_rollback(life: Life, effective: date | None, why: str) -> Promotion:
@@ -116,10 +122,24 @@ def describe_version(life: Life, version: str) -> dict[str, Any]:
 
 
 def promotions_on(life: Life, effective: date) -> tuple[dict[str, str], ...]:
-    """What persons decided to take effect on `effective`, in the order of entry."""
-    path = life.folder / "promotions.jsonl"
-    entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return tuple(e for e in entries if e["effective"] == str(effective))
+    """What was decided outside the fold to take effect on `effective`, in the order of entry."""
+    return tuple(e for e in _entries(life) if e["effective"] == str(effective))
+
+
+def _inputs(life: Life) -> Path:
+    return life.folder / "promotions.jsonl"
+
+
+def _entries(life: Life) -> list[dict[str, str]]:
+    path = _inputs(life)
+    try:
+        entries = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        return [e | {"effective": str(e["effective"])} for e in entries]
+    except (ValueError, KeyError, TypeError) as error:
+        raise OdinError(
+            f"{path} is damaged ({type(error).__name__}: {error}); it holds promotions that the life depends on. "
+            f"Mend the line or restore the file: the ledger beside it notes each promotion too"
+        ) from error
 
 
 def _now(life: Life) -> Champion | None:

@@ -1,0 +1,78 @@
+"""The live life between its weeks: a retrain that an event calls for (a phase transition, later drift or drawdown).
+
+The candidate is trained and judged by the fold's own `learning.try_candidate`, on everything up to the head. Finished
+sessions stay as they are: one that passes the gate enters as a promotion for the first session that is not planned yet,
+which is an input of the life and is replayed. A simulated life retrains only inside the fold."""
+
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+from odin_core.errors import OdinError
+from odin_core.lake import write_text
+from odin_core.lifecycle.learning import Trial, try_candidate
+from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.run import loop_rules, restore
+from odin_core.market.data import MarketData
+from odin_core.registry import store
+from odin_core.registry.history import plan_promotion, promotions_on
+
+OPERATOR = "the gate"
+NOTE = "retrain"  # event in the ledger
+
+
+class NotLive(OdinError):
+    def __init__(self, life: Life) -> None:
+        super().__init__(
+            f"life {life.id} of {life.market} is simulated: it retrains in its weeks, inside the fold, so that every "
+            f"run of it is the same. A live life is another one: odin life new --market {life.market} "
+            f"--start {life.first_session} --set live=true"
+        )
+
+
+class NothingToLearnFrom(OdinError):
+    def __init__(self, life: Life) -> None:
+        super().__init__(
+            f"life {life.id} has no finished session yet; run `odin bootstrap --market {life.market}` before a retrain"
+        )
+
+
+def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], datetime]) -> str:
+    """Train on everything up to the head of a live life, judge, promote what passes. Returns the outcome in words.
+
+    The outcome is noted in the ledger; asked again with the same `why` at the same head, nothing is done. A run that
+    was killed before its note comes to the same model and promotes it once.
+    Raises NotLive, NothingToLearnFrom, HomeBusy."""
+    if not life.config.live:
+        raise NotLive(life)
+    with life.home.writer(f"a retrain of {life.market} because of {why}"):
+        head = life.head
+        if head is None:
+            raise NothingToLearnFrom(life)
+        key: dict[str, Any] = {"head": str(head), "why": why, "generation": life.generation}
+        before = [note for note in life.notes(NOTE) if key.items() <= note.items()]
+        if before:
+            return f"done before at {head}: {before[-1]['outcome']}"
+        rules = loop_rules(life, data.profile)
+        trial = try_candidate(restore(life, data, rules), rules.config, rules.ic_ceiling)
+        outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
+        version = trial.judged.version if trial.judged else None
+        life.note(clock(), NOTE, **key, version=version, contexts=trial.contexts, outcome=outcome)
+        return outcome
+
+
+def _take_up(life: Life, head: date, trial: Trial, why: str, clock: Callable[[], datetime]) -> str:
+    """Store the candidate and its report; promote it where the gate lets it pass. What became of it, in words."""
+    assert trial.judged is not None
+    version, model = trial.judged.version, trial.judged.model
+    store.save(life.models, version, model)
+    write_text(trial.page(head), life.reports / f"{head}-{version}-retrain.html")
+    if version == trial.state.champion:
+        return f"{version} is the champion already"
+    if trial.outcome != "promoted":
+        return f"{version} {trial.outcome}: {trial.reason}"
+    reason = f"retrain outside its week, because of {why}: {trial.reason}"
+    promotion = plan_promotion(life, version, None, reason, event="promoted")
+    if all(entry["version"] != version for entry in promotions_on(life, promotion.effective)):
+        promotion.apply(clock(), OPERATOR)
+    return f"{version} promoted from session {promotion.effective} on: {trial.reason}"
