@@ -44,9 +44,9 @@ class MarketProfile:
     """The facts of one market. Times are local to `timezone`, prices and amounts in `currency`, rates are fractions.
 
     `close` at or before `open` means the next day (a market that never closes has both at 00:00). `calendar_first` and
-    `calendar_last` bound the calendar, `first_partition` and `last_partition` (null: the calendar's end) the partitions; a synthetic history begins with the
-    first; `range_first` and
-    `range_last` are the life's range where the user gives none (null: all that the market has)."""
+    `calendar_last` bound the calendar, `first_partition` and `last_partition` (exclusive; null: the calendar's end) the
+    partitions, and a synthetic history begins with the first. `range_first` and `range_last` are the life's range where
+    the user gives none (null: all that the market has)."""
 
     name: str
     calendar: str
