@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -99,13 +99,57 @@ class LifeConfig:
     phases: PhaseConfig = field(default_factory=PhaseConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
 
+    def __post_init__(self) -> None:
+        for name, value in settings(self).items():
+            if name in BOUNDS and not BOUNDS[name][0] <= value <= BOUNDS[name][1]:
+                raise OutOfBounds(name, value, *BOUNDS[name])
+        unknown = set(self.learners) - set(LEARNERS)
+        if unknown or not self.learners:
+            raise OdinError(f"learners={list(self.learners)}: name at least one of {', '.join(LEARNERS)}, and no other")
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+LEARNERS: Final = ("joint",)
+MANY, TINY = 1_000_000, 1e-6
+BOUNDS: Final[dict[str, tuple[float, float]]] = {  # both ends allowed; outside, a formula or a learner has no meaning
+    "seed": (0, 2**63 - 1), "edge": (0, 1),
+    "filter.min_bars_share": (0, 1), "filter.min_traded_value": (0, 1e18), "filter.min_volatility": (0, 10),
+    "filter.min_symbols": (0, MANY), "filter.max_widening": (0, 50),
+    "exploration.take_probability": (0, 1), "exploration.epsilon_rules": (0, 1), "exploration.epsilon_start": (0, 1),
+    "exploration.epsilon_floor": (0, 1), "exploration.epsilon_half_life": (1, 1e12), "exploration.novelty_gain": (0, 1),
+    "exploration.random_portfolios": (1, 10_000),
+    "guardrails.max_trades": (0, MANY), "guardrails.max_exposure": (0, 100), "guardrails.max_drawdown": (TINY, 100),
+    "guardrails.halt_sessions": (1, MANY),
+    "learner.lookback_sessions": (1, MANY), "learner.min_contexts": (2, 1e12), "learner.min_sessions": (2, MANY),
+    "learner.trees": (1, 100_000), "learner.leaves": (2, 131_072), "learner.min_leaf": (1, 1e9),
+    "learner.learning_rate": (TINY, 1), "learner.threads": (1, 1024), "learner.walk_forward_folds": (1, 100),
+    "learner.purge_sessions": (0, MANY),
+    "phases.executed_trades": (0, 1e12), "phases.confidence": (TINY, 1 - TINY), "phases.candidates": (2, 100),
+    "phases.rank_agreement": (-1, 1), "phases.min_sessions": (3, MANY), "phases.replay_rows": (0, 1e12),
+    "phases.regime_share": (0, 1), "phases.regime_rows": (0, 1e12), "phases.deflated_sharpe": (0, 1),
+    "phases.max_drawdown": (0, 100), "phases.demotion_sessions": (10, MANY),
+    "promotion.alpha": (TINY, 1 - TINY), "promotion.min_sessions": (10, MANY), "promotion.min_decisions": (0, 1e12),
+}  # fmt: skip
 
 
 class UnknownSetting(OdinError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
         super().__init__(f"there is no setting {name!r}; {nearest(name, known)}")
+
+
+class OutOfBounds(OdinError):
+    def __init__(self, name: str, value: object, low: float, high: float) -> None:
+        super().__init__(f"{name}={value} is out of bounds; it may be {low:g} to {high:g}")
+
+
+class NotASetting(OdinError):
+    def __init__(self, name: str, text: str, kind: type, default: object) -> None:
+        super().__init__(f"{name}={text}: expected {KINDS.get(kind, kind.__name__)}, like the default {default!r}")
+
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list such as [joint]"}
 
 
 def settings(config: LifeConfig | None = None) -> dict[str, Any]:
@@ -120,19 +164,24 @@ def settings(config: LifeConfig | None = None) -> dict[str, Any]:
 
 
 def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
-    """The configuration with `name=value` applied, value written as YAML. Unknown names and wrong types are refused."""
+    """The configuration with `name=value` applied, value written as YAML.
+    Raises UnknownSetting, NotASetting, OutOfBounds."""
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         known = settings(config)
         if not equals or name not in known:
             raise UnknownSetting(name, known)
-        value, kind = yaml.safe_load(text), type(known[name])
+        kind = type(known[name])
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise NotASetting(name, text, kind, known[name]) from error
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if kind is tuple and isinstance(value, list):
             value = tuple(value)
         if type(value) is not kind:
-            raise OdinError(f"{name}={text}: expected {kind.__name__}, like the default {known[name]!r}")
+            raise NotASetting(name, text, kind, known[name])
         section, _, inner = name.rpartition(".")
         if section:
             config = dataclasses.replace(

@@ -12,6 +12,7 @@ import polars as pl
 
 from odin_core.evaluation.gate import Evidence, GateConfig, Verdict, judge, report_html, report_markdown
 from odin_core.evaluation.metrics import information_coefficient
+from odin_core.evaluation.splits import TooFewSessions
 from odin_core.lifecycle.config import LifeConfig, identity
 from odin_core.lifecycle.state import SCORES, Day, LoopState
 from odin_core.policies.actions import FLAT, known_mean
@@ -91,19 +92,29 @@ def try_candidate(state: LoopState, config: LifeConfig, ceiling: float) -> Trial
     state = replace(state, scores=pl.concat([state.scores, fresh]))
     window = TrainingWindow(list(state.window))
     manifest, dataset = _manifest(state.window, config)
-    judged = None
-    if len(window.sessions) < config.learner.min_sessions or len(window) < config.learner.min_contexts:
-        reason = (
-            f"{len(window)} contexts over {len(window.sessions)} sessions; training needs "
-            f"{config.learner.min_contexts} over {config.learner.min_sessions}"
-        )
-    else:
-        model, walk = train_joint(window, config.learner, config.seed)
-        version = version_of(model)
-        evidence = _evidence(state, version, walk)
-        judged = Judged(version, model, evidence, judge(evidence, _gate(config, ceiling)))
-        reason = judged.verdict.reason
+    judged, reason = None, _too_little(window, config)
+    if not reason:
+        try:
+            model, walk = train_joint(window, config.learner, config.seed)
+        except TooFewSessions as error:  # sessions without a known outcome, as those without bars, do not count
+            reason = str(error)
+        else:
+            version = version_of(model)
+            evidence = _evidence(state, version, walk)
+            judged = Judged(version, model, evidence, judge(evidence, _gate(config, ceiling)))
+            reason = judged.verdict.reason
     return Trial(state, fresh, manifest, dataset, len(window), judged, reason)
+
+
+def _too_little(window: TrainingWindow, config: LifeConfig) -> str:
+    """Why the window is not enough to train on; empty where it is."""
+    needed = config.learner
+    if len(window.sessions) >= needed.min_sessions and len(window) >= needed.min_contexts:
+        return ""
+    return (
+        f"{len(window)} contexts over {len(window.sessions)} sessions; training needs "
+        f"{needed.min_contexts} over {needed.min_sessions}"
+    )
 
 
 def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> Week:
