@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from odin_core.errors import OdinError
 from odin_core.home import Home
 from odin_core.lifecycle import life as lives
-from odin_core.lifecycle.config import LifeConfig, configured, with_settings
+from odin_core.lifecycle.config import LifeConfig, configured, settings, with_settings
 from odin_core.lifecycle.digest import life_digest
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import check_range
 from odin_core.lifecycle.summary import summarise
 from odin_core.market.data import MarketData
+from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -38,25 +39,57 @@ def bootstrap(
     clock: Clock,
 ) -> dict[str, Any]:
     """Run the sessions start..end of a life through Dagster; returns the summary with report and digest."""
+    before = lives.current(home, market)
     life, data, sessions = _target(home, market, start, end, seed, edge, assignments)
     check_range(life, data, sessions, clock())
-    lives.create(home, market, life.config, life.first_session)
-    fresh = [s for s in sessions if s not in set(life.commits())]
-    did = f"{len(fresh)} run now"
-    if fresh:
-        with home.writer(f"odin bootstrap --market {market}, sessions {fresh[0]} to {fresh[-1]}"):
-            _run(home, market, fresh, storage, progress)
-    else:
-        outdated = _outdated(life, data, sessions)
-        did = "all finished before: nothing to do" + outdated
+    fresh = _missing(life, sessions)
+    if fresh or not lives.is_current(life):
+        # Which life is current may only change while nobody runs one.
+        with home.writer(f"odin bootstrap --market {market}, sessions {sessions[0]} to {sessions[-1]}"):
+            lives.create(home, market, life.config, life.first_session)
+            if fresh := _missing(life, sessions):
+                _run(home, market, fresh, storage, progress)
+    notes = [*_another(before, life), *_without_bars(data, fresh), *([] if fresh else _outdated(life, data, sessions))]
     through = sessions[-1]
     result = summarise(life, through)
     return result | {
-        "did": did,
+        "did": f"{len(fresh)} run now" if fresh else "all finished before: nothing to do",
+        "notes": notes,
         "report": str(life.reports / "life.html"),
         "dagit": f"odin dev --home {home.root}",
         "lake_digest": life_digest(life, through).digest,
     }
+
+
+def _missing(life: Life, sessions: list[date]) -> list[date]:
+    finished = set(life.commits())
+    return [s for s in sessions if s not in finished]
+
+
+def _another(before: Life | None, life: Life) -> list[str]:
+    """That this is not the life that was current before, and in what it differs."""
+    if before is None or before.id == life.id:
+        return []
+    was, now = (settings(x.config) | {"first session": x.first_session} for x in (before, life))
+    differs = ", ".join(f"{name} {was[name]} → {now[name]}" for name in now if was[name] != now[name])
+    return [f"this is another life than {before.id} ({differs}); back to it: odin life use {before.id}"]
+
+
+def _without_bars(data: MarketData, fresh: list[date]) -> list[str]:
+    if not fresh:
+        return []
+    have = data.sessions(fresh[0], fresh[-1])
+    empty = [s for s in fresh if s not in set(have)]
+    tail = [s for s in empty if not have or s > have[-1]]
+    notes = []
+    if len(empty) > len(tail):
+        notes.append(f"{len(empty) - len(tail)} sessions within the range have no bars and were carried through")
+    if tail:
+        notes.append(
+            f"the last {len(tail)} sessions ({tail[0]} to {tail[-1]}) have no bars and were carried through; to use "
+            f"bars that are imported later: odin life rewind --market {data.profile.name} --to SESSION"
+        )
+    return notes
 
 
 def _target(
@@ -69,6 +102,8 @@ def _target(
     assignments: tuple[str, ...],
 ) -> tuple[Life, MarketData, list[date]]:
     """The life that is meant, its data, and the sessions asked for."""
+    if edge is not None and load_profile(market).source["kind"] != "synthetic":
+        raise OdinError(f"--edge plants an edge in a synthetic market, and {market} has real bars; leave it out")
     present = lives.current(home, market)
     config = _config(present, seed, edge, assignments)
     data = MarketData.of(home, market, config)
@@ -101,16 +136,16 @@ def _matching(home: Home, market: str, config: LifeConfig, present: Life | None,
     return next((life for life in candidates if start is None or start >= life.first_session), None)
 
 
-def _outdated(life: Life, data: MarketData, sessions: list[date]) -> str:
+def _outdated(life: Life, data: MarketData, sessions: list[date]) -> list[str]:
     from odin_core.lifecycle.run import verify
 
     changed = [s for s in sessions if verify(life, data, s).did == "outdated"]
     if not changed:
-        return ""
-    return (
-        f"; the bars of {len(changed)} session(s) from {changed[0]} on changed since: "
+        return []
+    return [
+        f"the bars of {len(changed)} session(s) from {changed[0]} on changed since: "
         f"odin life rewind --market {life.market} --to SESSION recomputes from there"
-    )
+    ]
 
 
 def _run(home: Home, market: str, sessions: list[date], storage: str | None, progress: bool) -> None:
