@@ -16,9 +16,10 @@ class ModelCorrupt(OdinError):
 
 
 def save(folder: Path, version: str, model: JointPolicy) -> None:
-    path = folder / f"{version}.json"
-    if not path.is_file():
-        write_text(model.to_json(), path)
+    """Write the model, unless it lies there already; a damaged file of that name is replaced."""
+    path, text = folder / f"{version}.json", model.to_json()
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(text, path)
 
 
 def load(folder: Path, version: str) -> JointPolicy:
@@ -26,7 +27,7 @@ def load(folder: Path, version: str) -> JointPolicy:
     path = folder / f"{version}.json"
     try:
         model = JointPolicy.from_json(path.read_text())
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelCorrupt(path, f"{type(error).__name__}: {error}") from error
     if version_of(model) != version:
         raise ModelCorrupt(path, "its content does not have the hash in its name")
