@@ -247,7 +247,7 @@ def _halt(state: LoopState, equity: float, config: LifeConfig) -> tuple[float, i
     """Peak and sessions of halt left: the cap starts a halt, and after it the peak is set anew."""
     if state.halt_left > 0:
         left = state.halt_left - 1
-        return (equity if left == 0 else state.peak), left
+        return (equity if left == 0 else max(state.peak, equity)), left
     peak = max(state.peak, equity)
     return peak, config.guardrails.halt_sessions if peak - equity >= config.guardrails.max_drawdown else 0
 
