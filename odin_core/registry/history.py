@@ -89,11 +89,11 @@ class Promotion:
 def plan_promotion(
     life: Life, version: str, effective: date | None, why: str, *, event: str = "by_person"
 ) -> Promotion:
-    """A promotion of a stored model, verified to load. `effective` None is the first session not planned yet."""
+    """A promotion of a stored model, verified to load. `effective` None is the first session not planned yet.
+    Refused for a model that has learned from `effective` or later: one of a generation that was rewound."""
     if version not in versions(life):
         raise OdinError(f"life {life.id} has no model {version!r}; {nearest(version, versions(life))}")
-    store.load(life.models, version)
-    return Promotion(life, version, _unplanned(life, effective), _now(life), why, event)
+    return Promotion(life, version, _fit_for(life, version, _unplanned(life, effective)), _now(life), why, event)
 
 
 def plan_rollback(life: Life, effective: date | None, why: str) -> Promotion:
@@ -103,7 +103,10 @@ def plan_rollback(life: Life, effective: date | None, why: str) -> Promotion:
     if changes.is_empty():
         raise OdinError(f"life {life.id} never had a champion: there is nothing to roll back")
     previous = changes.row(-1, named=True)["champion_before"]
-    return Promotion(life, previous, _unplanned(life, effective), _now(life), f"rollback: {why}")
+    first = _unplanned(life, effective)
+    return Promotion(
+        life, previous, _fit_for(life, previous, first) if previous else first, _now(life), f"rollback: {why}"
+    )
 
 
 def describe_version(life: Life, version: str) -> dict[str, Any]:
@@ -142,6 +145,17 @@ def _entries(life: Life) -> list[dict[str, str]]:
         ) from error
 
 
+def _fit_for(life: Life, version: str, effective: date) -> date:
+    """`effective`, if the model loads and had learned from nothing as late."""
+    through = store.load(life.models, version).trained_through
+    if through >= effective:
+        raise OdinError(
+            f"{version} was trained on sessions up to {through}, in a generation that was rewound: it cannot decide on "
+            f"{effective}. Promote it from a later session on (--effective), or another version"
+        )
+    return effective
+
+
 def _now(life: Life) -> Champion | None:
     return champion_as_of(life, life.head) if life.head else None
 
@@ -149,12 +163,12 @@ def _now(life: Life) -> Champion | None:
 def _unplanned(life: Life, effective: date | None) -> date:
     """The session on which a promotion takes effect; the plan for the one after the head was made at its close."""
     calendar = session_calendar(load_profile(life.market))
-    earliest = calendar.next(life.head, 2) if life.head else life.first_session
+    earliest = calendar.next(life.head, 2) if life.head else calendar.next(life.first_session)
     if effective is None:
         return earliest
     if calendar.require(effective) < earliest:
+        past = f"sessions up to {life.head} are finished" if life.head else "no session is finished"
         raise OdinError(
-            f"a promotion on {effective} comes too late: sessions up to {life.head} are finished and the one after is "
-            f"planned; the earliest is {earliest}"
+            f"a promotion on {effective} comes too late: {past} and the next one is planned; the earliest is {earliest}"
         )
     return effective
