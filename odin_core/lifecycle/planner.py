@@ -25,8 +25,8 @@ def universe(
     """Rows of `features` (one session, known at its close) that may be decided on for the next; `bars` is the number of
     5-minute bars of a full session. What cannot be judged is left out: unknown volume where volume is traded, warm-up.
     """
-    if features.is_empty():
-        return features
+    if features.is_empty() or not profile.tradable:
+        return features.clear()
     loosened = 0.5**widening
     keep = (
         pl.col("complete")
@@ -34,6 +34,7 @@ def universe(
         & ~pl.col("symbol").is_in(list(profile.untradable))
         & (pl.col("bars_5m") >= config.min_bars_share * bars)
         & (pl.col("realised_vol_session") >= config.min_volatility * loosened)
+        & (pl.col("atr_60m") > 0)
     )
     if profile.volume == "traded":
         keep = keep & (pl.col("traded_value").fill_null(0) >= config.min_traded_value * loosened)
