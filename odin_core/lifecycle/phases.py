@@ -182,7 +182,8 @@ def epsilon(state: LoopState, config: ExplorationConfig, regime: str | None) -> 
     decay = 0.5 ** (state.phase_rows / config.epsilon_half_life)
     rows = dict(zip(REGIMES, state.regime_rows, strict=True)).get(regime or "", 0)
     novelty = max(0.0, 1 - len(REGIMES) * rows / max(sum(state.regime_rows), 1))
-    return config.epsilon_floor + (config.epsilon_start - config.epsilon_floor) * decay + config.novelty_gain * novelty
+    usual = config.epsilon_floor + (config.epsilon_start - config.epsilon_floor) * decay
+    return min(usual + config.novelty_gain * novelty, 1.0)
 
 
 def _number(value: float) -> str:
