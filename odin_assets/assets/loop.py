@@ -2,18 +2,22 @@
 
 Decisions need the champion, the champion comes from replay, replay from decisions: acyclic by date, a cycle to Dagster.
 So the loop is one multi-asset that cannot be subset, with self-dependencies one session back and nothing else across
-time; the champion is asked of the registry, not declared. The thinking is in `odin_core.lifecycle`."""
+time; the champion is asked of the registry, not declared. The thinking is in `odin_core.lifecycle`.
 
-from collections.abc import Iterator
+Each session's materialisations are logged as it ends, not yielded for the whole range at the run's end: a run that dies
+has told what it finished, one can watch it, and Dagit's plots, which put events of one millisecond into one point, show
+every session. The outputs are therefore `skippable`: nothing is left to yield."""
 
 import dagster as dg
 
 from odin_assets.assets.learning import log_week
+from odin_assets.instance import POOL
+from odin_assets.instance import POOL
 from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, now, tell, users_mistakes
 from odin_core.lifecycle.run import SessionResult, run_sessions
 
-OUTPUTS = {  # in topological order, which is the order in which they must be yielded
+OUTPUTS = {  # what each holds and what it needs of the same session
     "executions": (
         "What happened in the session: it carries out yesterday's recommendations. One row per leg.",
         ("price_history",),
@@ -28,7 +32,7 @@ OUTPUTS = {  # in topological order, which is the order in which they must be yi
 SHOWN = {
     "executions": ("trades", "session_return"),
     "replay_buffer": ("taken", "skipped", "rejected", "reward"),
-    "phase_state": ("phase", "phase_before", "epsilon", "drawdown", "equity", "status", "reason"),
+    "phase_state": ("phase", "phase_before", "epsilon", "drawdown", "equity", "trades", "reward", "status", "reason"),
     "recommendations": ("filtered",),
 }
 
@@ -46,6 +50,7 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
             owners=["team:trading"],
             kinds={"parquet", "numba"},
             code_version="1",
+            skippable=True,
         )
         for name, (description, same_session) in OUTPUTS.items()
     ]
@@ -56,31 +61,31 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
         partitions_def=partitions_of(market).sessions,
         backfill_policy=ONE_RUN,
         can_subset=False,
-        pool=f"{market}_loop",
+        pool=POOL,
     )
-    def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> Iterator[dg.MaterializeResult]:
+    def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
         sessions = [session_of(k) for k in context.partition_keys]
         with users_mistakes():
             life = odin.life_or_new(market, sessions[0])
             data = odin.data(market)
             for result in run_sessions(life, data, sessions, clock=now):
-                _show(context, market, life.id, life.config.live, result)
+                _log_session(context, market, life.id, life.config.live, result)
                 if data.calendar.is_last_session_of_week(result.session):
                     log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
                 tell("loop", str(result.session))
-        for name in OUTPUTS:
-            yield dg.MaterializeResult(asset_key=key(name))
 
     return loop
 
 
-def _show(context: dg.AssetExecutionContext, market: str, life: str, live: bool, result: SessionResult) -> None:
-    """Numbers for Dagit's plots and for the sensors, on each output's materialisation of the session."""
+def _log_session(context: dg.AssetExecutionContext, market: str, life: str, live: bool, result: SessionResult) -> None:
+    """Materialise each output for the session, with the numbers that Dagit plots and sensors read."""
     for name, shown in SHOWN.items():
         numbers = {k: result.summary[k] for k in shown if k in result.summary}
         facts = {"did": result.did, "life": life} | ({"live": live} if name == "phase_state" else {})
-        context.add_asset_metadata(
-            numbers | facts, asset_key=dg.AssetKey([market, name]), partition_key=str(result.session)
+        context.log_event(
+            dg.AssetMaterialization(
+                dg.AssetKey([market, name]), partition=str(result.session), metadata=numbers | facts
+            )
         )
     if result.did == "outdated":
         context.log.warning(

@@ -200,7 +200,9 @@ def test_a_name_can_be_taken_only_once_and_an_interval_must_exist():
     with pytest.raises(ValueError, match="gap is defined twice"):
         feature(interval="day", bars=2, unit="fraction")(FEATURES["gap"].formula)
     with pytest.raises(ValueError, match="0 bars of '5m'"):
-        Feature(name="x", interval="5m", bars=0, unit="", needs_volume=False, formula=FEATURES["gap"].formula)
+        Feature(
+            name="x", interval="5m", bars=0, unit="", needs_volume=False, mirror=None, formula=FEATURES["gap"].formula
+        )
 
 
 def test_the_windows_fit_into_the_sessions_that_are_searched():
