@@ -193,14 +193,20 @@ def _noise(symbols: list[str], seed: int, session: date) -> FloatArray:
 
 
 def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool) -> _Values:
-    schedule = venue.costs.delivery if carried else venue.costs.intraday
+    """`carried`: from a session before. What is open now will be, so its entry is charged as delivery already."""
+    intraday, delivery = venue.costs.intraday, venue.costs.delivery
     closed = (fills.entry_quantity > 0) & ~fills.open
     entry, exit_ = fills.entry_reference, fills.exit_reference
     with np.errstate(invalid="ignore", divide="ignore"):
         notional = entry * fills.entry_quantity
         buying = side > 0
-        charges_entry = charges(schedule, buying, fills.entry_price * fills.entry_quantity)
-        charges_exit = charges(schedule, ~buying, fills.exit_price * fills.exit_quantity)
+        bought_or_sold, left = fills.entry_price * fills.entry_quantity, fills.exit_price * fills.exit_quantity
+        charges_entry = np.where(
+            carried | fills.open,
+            charges(delivery, buying, bought_or_sold),
+            charges(intraday, buying, bought_or_sold),
+        )
+        charges_exit = charges(delivery if carried else intraday, ~buying, left)
         gross = side * (exit_ - entry) / entry
         friction = side * ((fills.entry_price - entry) + (exit_ - fills.exit_price)) / entry
         cost = friction + (charges_entry + charges_exit) / notional
