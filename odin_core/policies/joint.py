@@ -118,13 +118,13 @@ def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> t
     mean = known_mean(long_short, (2, 3))
     session = window.session_index
     outcome = Outcome((mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2)
-    target = Outcome(_within(outcome.direction, session), _within(outcome.enter, session) + outcome.enter.mean())
+    relative = Outcome(_within(outcome.direction, session), _within(outcome.enter, session))
     fit = functools.partial(_fit, config=config, seed=seed)
-    walk = _walk_forward(window, outcome, target, config, fit)
+    walk = _walk_forward(window, outcome, relative, config, fit)
     residual = np.abs(mean - mean.mean(axis=0)).max(axis=1)
     heads = {
-        "direction": _fit_direction(X, target.direction, window.names, fit),
-        "enter": fit(X, target.enter),
+        "direction": _fit_direction(X, relative.direction, window.names, fit),
+        "enter": fit(X, relative.enter + outcome.enter.mean()),
         "size": fit(X, np.log(np.maximum(residual, 0.05))),
         "exit": fit(*_exit_rows(X, long_short, mean, window.names, seed)),
     }
@@ -159,8 +159,9 @@ def _within(values: FloatArray, session: NDArray[np.int64]) -> FloatArray:
 
 
 def _walk_forward(
-    window: "TrainingWindow", outcome: Outcome, target: Outcome, config: LearnerConfig, fit: Any
+    window: "TrainingWindow", outcome: Outcome, relative: Outcome, config: LearnerConfig, fit: Any
 ) -> WalkForward:
+    """Fit each fold as the policy is fitted, on `relative` to the session; only the fold's own past gives the level."""
     from odin_core.evaluation.splits import PurgedWalkForward
 
     session = window.session_index
@@ -169,9 +170,9 @@ def _walk_forward(
     parts = []
     for fold, (train, test) in enumerate(splitter.split(window.features, groups=session, label_spans=spans)):
         seen, unseen = window.features[train], window.features[test]
-        direction = _booster(_fit_direction(seen, target.direction[train], window.names, fit))
+        direction = _booster(_fit_direction(seen, relative.direction[train], window.names, fit))
         s = (_predict(direction, unseen) - _predict(direction, _mirror(unseen, window.names))) / 2
-        e = _predict(_booster(fit(seen, target.enter[train])), unseen)
+        e = _predict(_booster(fit(seen, relative.enter[train] + outcome.enter[train].mean())), unseen)
         reward = outcome.enter[test] + np.where(s >= 0, 1, -1) * outcome.direction[test]
         columns = (
             test,
