@@ -145,7 +145,7 @@ def _with_candidate(
     state: LoopState, version: str, model: JointPolicy, champion_from: date | None, config: LifeConfig
 ) -> LoopState:
     """The state with one more candidate, and with it as champion where it has a first session to decide on."""
-    candidates = (*state.candidates, version)[-config.phases.candidates :]
+    candidates = tuple(dict.fromkeys((*state.candidates, version)))[-config.phases.candidates :]
     models = state.models | {version: model}
     state = replace(state, candidates=candidates, models=models)
     if champion_from:
@@ -241,6 +241,8 @@ def _rank_agreement(state: LoopState, k: int) -> float | None:
     if len(state.candidates) < k:
         return None
     X = np.concatenate([s.features for s in state.window[-10:]])
+    if not len(X):
+        return None
     scores = [state.models[v].propose(X).score for v in state.candidates]
     return float(np.median([information_coefficient(a, b) for a, b in combinations(scores, 2)]))
 
