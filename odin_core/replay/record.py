@@ -72,6 +72,7 @@ OUTCOME = pl.Schema(
 
 REPLAY = pl.Schema(DECISION | OUTCOME)
 KEY: Final = ("decision_id",)
+NUMBERS: Final = ("entry_price", "exit_price", "quantity", "gross_return", "cost", "net_return", "reward")
 
 
 class InvalidRecord(OdinError):
@@ -98,12 +99,14 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
         == (pl.col("status") == "rejected"),
         "counterfactual if and only if not taken": pl.col("counterfactual") == (pl.col("status") != "taken"),
         "complete rows have entry, exit and returns": ~pl.col("complete")
-        | pl.all_horizontal(
-            pl.col("entry_ts", "exit_ts", "entry_price", "exit_price", "net_return", "reward").is_not_null()
+        | (
+            pl.all_horizontal(pl.col("entry_ts", "exit_ts", "exit_reason").is_not_null())
+            & pl.all_horizontal(pl.col(NUMBERS).is_finite().fill_null(False))
         ),
         "net_return = gross_return − cost": ~pl.col("complete")
         | ((pl.col("gross_return") - pl.col("cost") - pl.col("net_return")).abs() < 1e-9),
-        "exit is not before entry": pl.col("exit_ts").is_null() | (pl.col("exit_ts") >= pl.col("entry_ts")),
+        "exit is not before entry": pl.col("exit_ts").is_null()
+        | (pl.col("exit_ts") >= pl.col("entry_ts")).fill_null(False),
         "decided before its entry": pl.col("entry_ts").is_null() | (pl.col("decided_at") <= pl.col("entry_ts")),
         "decision_id is unique": pl.col("decision_id").is_unique(),
     }
