@@ -62,6 +62,7 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
         tables |= weekly
     state = _take_up_promotions(state, day, tables)
     state, view, epsilon = _change_phase(state, day, rules, tables)
+    state = replace(state, models={v: state.models[v] for v in (*state.candidates, state.champion) if v})
     state, filtered = _plan(state, day, rules, status, epsilon)
     if status == "ok" and filtered == 0 and not _warm(day):
         status = "warm_up"

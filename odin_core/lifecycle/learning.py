@@ -151,12 +151,7 @@ def _with_candidate(
     if champion_from:
         state = replace(state, champion=version, champion_since=champion_from, champion_through=model.trained_through,
                         hypothesis=state.hypothesis + 1, hypothesis_since=champion_from)  # fmt: skip
-    keep = {*candidates, state.champion}
-    return replace(
-        state,
-        models={v: m for v, m in models.items() if v in keep},
-        rank_agreement=_rank_agreement(state, config.phases.candidates),
-    )
+    return replace(state, rank_agreement=_rank_agreement(state, config.phases.candidates))
 
 
 def score_sessions(state: LoopState, config: LifeConfig) -> pl.DataFrame:
