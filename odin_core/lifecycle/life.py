@@ -14,7 +14,7 @@ is overwritten by the next run with the same bytes."""
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,14 @@ class StartsTooLate(OdinError):
         super().__init__(
             f"{market}: the range starts at {asked}, but the life has only come to the session before {following}. "
             f"Ask for a range that starts at {following} (or earlier: finished sessions are skipped)"
+        )
+
+
+class LifeUnreadable(OdinError):
+    def __init__(self, path: Path, why: Exception) -> None:
+        super().__init__(
+            f"{path} is damaged ({type(why).__name__}: {why}); restore it from a backup, or move its folder out of the "
+            f"home and begin the life again (odin life new): the same settings give the same sessions"
         )
 
 
@@ -69,10 +77,11 @@ class Life:
     market: str
     config: LifeConfig
     first_session: date
+    made_as: str | None = field(default=None, compare=False)  # of one on disk, perhaps by code with fewer settings
 
     @property
     def id(self) -> str:
-        return identity(self.market, self.config.to_dict(), self.first_session)
+        return self.made_as or identity(self.market, self.config.to_dict(), self.first_session)
 
     @property
     def folder(self) -> Path:
@@ -163,14 +172,19 @@ def use(home: Home, life: Life) -> None:
 
 
 def load(home: Home, life_id: str) -> Life:
-    """A life by its id or an unambiguous beginning of it."""
-    matches = [p.parent for p in home.lives.glob(f"{life_id}*/life.json")]
+    """A life by its id or an unambiguous beginning of it. Raises OdinError, LifeUnreadable."""
+    known = [p.parent.name for p in home.lives.glob("*/life.json")]
+    matches = [name for name in known if name.startswith(life_id)]
     if len(matches) != 1:
-        known = [p.parent.name for p in home.lives.glob("*/life.json")]
         what = "no life" if not matches else f"{len(matches)} lives"
         raise OdinError(f"{what} in {home.root} begin(s) with {life_id!r}; {nearest(life_id, known)}")
-    data = json.loads((matches[0] / "life.json").read_text())
-    return Life(home, data["market"], from_dict(data["config"]), date.fromisoformat(data["first_session"]))
+    path = home.lives / matches[0] / "life.json"
+    try:
+        data = json.loads(path.read_text())
+        first = date.fromisoformat(data["first_session"])
+        return Life(home, data["market"], from_dict(data["config"]), first, made_as=matches[0])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LifeUnreadable(path, error) from error
 
 
 def lives(home: Home, market: str | None = None) -> list[Life]:
@@ -218,11 +232,13 @@ class Rewind:
             _link(self.life._commit_path(session), temporary / "commits" / f"{session}.json")
         os.replace(temporary, root / str(number))
         write_text(str(number), self.life.folder / "generation")
+        self.life.__dict__.pop("generation", None)  # the cached property of the object that is in use
 
 
 def plan_rewind(life: Life, to: date) -> Rewind:
+    """Back to the finished session `to`; a date before the life's first session undoes all of it."""
     sessions = life.commits()
-    if to not in sessions:
+    if to not in sessions and not (sessions and to < life.first_session):
         span = f"{sessions[0]} to {sessions[-1]}" if sessions else "none yet"
         raise OdinError(f"life {life.id}: {to} is not one of its finished sessions ({span})")
     return Rewind(life, to, [s for s in sessions if s <= to], [s for s in sessions if s > to])
