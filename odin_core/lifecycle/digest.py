@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any, Final
 
-from odin_core.lake import Lake, logical_hash
+import polars as pl
+
+from odin_core.lake import logical_hash
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import PRICES, MarketData
 
@@ -53,18 +55,18 @@ def life_digest(life: Life, through: date | None = None) -> Digest:
     for session in sessions:
         commit = life.committed(session)
         for table in sorted(commit.tables) if commit else ():
-            _absorb(tables.setdefault(table, hashlib.sha256()), life.lake, table, session, KEYS[table])
+            _absorb(tables.setdefault(table, hashlib.sha256()), life.read(table, session), session, KEYS[table])
     data = MarketData.of(life.home, life.market, life.config)
     inputs = {PRICES: hashlib.sha256(), "features": hashlib.sha256()}
     for session in sessions:
         for name, table in ((PRICES, PRICES), ("features", data.features_table)):
             if data.lake.has(table, session):
-                _absorb(inputs[name], data.lake, table, session, KEYS[name])
+                _absorb(inputs[name], data.lake.read(table, session), session, KEYS[name])
     return Digest(life.id, sessions[-1] if sessions else None, len(sessions), _hex(tables), _hex(inputs))
 
 
-def _absorb(digest: Any, lake: Lake, table: str, session: date, key: tuple[str, ...]) -> None:
-    digest.update(f"{session}:{logical_hash(lake.read(table, session), key)};".encode())
+def _absorb(digest: Any, frame: pl.DataFrame, session: date, key: tuple[str, ...]) -> None:
+    digest.update(f"{session}:{logical_hash(frame, key)};".encode())
 
 
 def _hex(digests: dict[str, Any]) -> dict[str, str]:

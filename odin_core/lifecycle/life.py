@@ -15,14 +15,16 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from odin_core.errors import OdinError, nearest
 from odin_core.home import Home
-from odin_core.lake import FILE, Lake, write_text
+from odin_core.lake import FILE, Lake, PartitionMissing, PartitionUnreadable, write_text
 from odin_core.lifecycle.config import LifeConfig, from_dict, identity
 
 
@@ -31,6 +33,16 @@ class StartsTooLate(OdinError):
         super().__init__(
             f"{market}: the range starts at {asked}, but the life has only come to the session before {following}. "
             f"Ask for a range that starts at {following} (or earlier: finished sessions are skipped)"
+        )
+
+
+class SessionDamaged(OdinError):
+    def __init__(self, life: "Life", session: date, path: Path, why: str) -> None:
+        before = max((s for s in life.commits() if s < session), default=life.first_session - timedelta(days=1))
+        super().__init__(
+            f"life {life.id}: session {session} is finished, but {path} is damaged ({why}). Restore the file from a "
+            f"backup, or compute the session again from what came before it: "
+            f"odin life rewind --market {life.market} --life {life.id} --to {before}, then run on"
         )
 
 
@@ -119,8 +131,19 @@ class Life:
         path = self._commit_path(session)
         if not path.is_file():
             return None
-        data = json.loads(path.read_text())
-        return Commit(date.fromisoformat(data["session"]), data["inputs"], data["tables"], data["code_version"])
+        try:
+            data = json.loads(path.read_text())
+            return Commit(date.fromisoformat(data["session"]), data["inputs"], data["tables"], data["code_version"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SessionDamaged(self, session, path, str(error)) from error
+
+    def read(self, table: str, session: date) -> pl.DataFrame:
+        """A table of a finished session. Raises SessionDamaged where it is missing or unreadable."""
+        try:
+            return self.lake.read(table, session)
+        except (PartitionMissing, PartitionUnreadable) as error:
+            why = "it is missing" if isinstance(error, PartitionMissing) else "it is no readable Parquet file"
+            raise SessionDamaged(self, session, self.lake.path(table, session), why) from error
 
     def _commit_path(self, session: date) -> Path:
         return self.lake.root / "commits" / f"{session}.json"

@@ -159,7 +159,7 @@ def verify(life: Life, data: MarketData, session: date) -> SessionResult:
     """A finished session: compare its inputs with what they are now; nothing is written."""
     commit = life.committed(session)
     now = logical_hash(data.bars(session), KEYS["price_history"])
-    row = life.lake.read("phase_state", session).row(0, named=True)
+    row = life.read("phase_state", session).row(0, named=True)
     summary = {"phase": row["phase"], "phase_before": row["phase_before"], "status": row["status"]}
     changed = commit is not None and commit.inputs["price_history"] != now
     return SessionResult(session, "outdated" if changed else "skipped", summary)
@@ -173,23 +173,23 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
         if before < data.profile.first_partition:
             return LoopState()
         return fold.begin(day_of(life, data, before), rules)
-    sessions, lake = life.commits(), life.lake
-    row = lake.read("phase_state", head).row(0, named=True)
+    sessions = life.commits()
+    row = life.read("phase_state", head).row(0, named=True)
     carried = carried_from(row)
-    plan = lake.read("recommendations", head)
+    plan = life.read("recommendations", head)
     lookback = sessions[-life.config.learner.lookback_sessions :]
-    scores = [lake.read("candidate_scores", s) for s in lake.sessions("candidate_scores") if s <= head]
+    scores = [life.read("candidate_scores", s) for s in life.lake.sessions("candidate_scores") if s <= head]
     versions = dict.fromkeys([*carried["candidates"], carried["champion"]])
     since = carried["phase_since"] or date.min
     return LoopState(
         **carried,
         plan=plan,
-        positions=lake.read("open_decisions", head),
+        positions=life.read("open_decisions", head),
         contexts=_contexts(data, head, plan["symbol"]),
         closes=_last_closes(life, data, head),
         window=tuple(_session_contexts(life, data, s) for s in lookback),
         models={v: store.load(life.models, v) for v in versions if v},
-        returns=tuple(lake.read("phase_state", s)["session_return"][0] for s in sessions if s > since),
+        returns=tuple(life.read("phase_state", s)["session_return"][0] for s in sessions if s > since),
         scores=pl.concat([LoopState().scores, *scores]),
     )
 
@@ -200,7 +200,7 @@ def _contexts(data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFra
 
 
 def _session_contexts(life: Life, data: MarketData, session: date) -> SessionContexts:
-    grid = life.lake.read("action_outcomes", session)
+    grid = life.read("action_outcomes", session)
     commit = life.committed(session)
     assert commit is not None
     contexts = _contexts(data, data.calendar.previous(session), grid["symbol"])
@@ -209,7 +209,7 @@ def _session_contexts(life: Life, data: MarketData, session: date) -> SessionCon
         if grid.height
         else np.empty((0, ACTIONS), np.float32)
     )
-    rows = {"action_outcomes": grid.height, "replay_buffer": life.lake.read("replay_buffer", session).height}
+    rows = {"action_outcomes": grid.height, "replay_buffer": life.read("replay_buffer", session).height}
     hashes = tuple((table, n, commit.tables[table]) for table, n in rows.items())
     return fold.session_contexts(session, contexts, net_return, hashes)
 
