@@ -14,6 +14,7 @@ is overwritten by the next run with the same bytes."""
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
@@ -144,6 +145,11 @@ class Life:
         except (PartitionMissing, PartitionUnreadable) as error:
             why = "it is missing" if isinstance(error, PartitionMissing) else "it is no readable Parquet file"
             raise SessionDamaged(self, session, self.lake.path(table, session), why) from error
+
+    def read_many(self, table: str, sessions: Iterable[date]) -> pl.DataFrame:
+        """A table of several finished sessions, one after another; no session gives an empty frame."""
+        frames = [self.read(table, session) for session in sessions]
+        return pl.concat(frames) if frames else pl.DataFrame()
 
     def _commit_path(self, session: date) -> Path:
         return self.lake.root / "commits" / f"{session}.json"

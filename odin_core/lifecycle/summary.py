@@ -17,7 +17,7 @@ PERIODS = 252  # sessions a year, for annualised ratios
 def phase_table(life: Life, through: date | None = None) -> pl.DataFrame:
     """`phase_state` of all finished sessions up to `through`, oldest first."""
     sessions = [s for s in life.commits() if s <= (through or date.max)]
-    return life.lake.read_many("phase_state", sessions)
+    return life.read_many("phase_state", sessions)
 
 
 def summarise(life: Life, through: date | None = None) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def summarise(life: Life, through: date | None = None) -> dict[str, Any]:
                 "decisions": dict.fromkeys(STATUS, 0), "phase": {"final": 0, "transitions": []},
                 "performance": None, "timings": {}}  # fmt: skip
     sessions = states["session"].to_list()
-    replay = life.lake.read_many("replay_buffer", sessions)
+    replay = life.read_many("replay_buffer", sessions)
     counts = dict(replay["status"].value_counts().iter_rows())
     moved = states.filter(pl.col("phase") != pl.col("phase_before"))
     last = states.row(-1, named=True)
@@ -61,7 +61,7 @@ def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
     seconds = {e["session"]: e["seconds"] for e in life.notes("session")}
     done = []
     for session in (s for s in life.lake.sessions("evaluation_report") if s <= sessions[-1]):
-        row = life.lake.read("evaluation_report", session).row(0, named=True)
+        row = life.read("evaluation_report", session).row(0, named=True)
         done.append({"session": str(session), "rows": row["contexts"], "seconds": seconds.get(str(session)),
                      "outcome": row["outcome"], "candidate": row["version"], "reason": row["reason"]})  # fmt: skip
     return done
@@ -70,10 +70,8 @@ def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
 def _champion(life: Life, last: dict[str, Any], sessions: list[date]) -> dict[str, Any] | None:
     if last["champion"] is None:
         return None
-    scored = [
-        life.lake.read("candidate_scores", s) for s in life.lake.sessions("candidate_scores") if s <= sessions[-1]
-    ]
-    mine = pl.concat(scored).filter((pl.col("version") == last["champion"]) & pl.col("reward").is_not_null())
+    scored = life.read_many("candidate_scores", (s for s in life.lake.sessions("candidate_scores") if s <= sessions[-1]))
+    mine = scored.filter((pl.col("version") == last["champion"]) & pl.col("reward").is_not_null())
     mine = mine.unique("session", maintain_order=True)
     excess = (mine["reward"] - mine["random"]).to_numpy()
     interval = cluster_mean_interval(excess, np.arange(len(excess)), 0.1)

@@ -31,7 +31,7 @@ def week_record(life: Life, week: date) -> WeekRecord:
     if not sessions or life.committed(sessions[-1]) is None:
         return WeekRecord(None)
     session = sessions[-1]
-    report = life.lake.read("evaluation_report", session)
+    report = life.read("evaluation_report", session)
     head = report.row(0, named=True)
     if head["version"]:
         store.load(life.models, head["version"])
@@ -41,10 +41,10 @@ def week_record(life: Life, week: date) -> WeekRecord:
         outcome=head["outcome"],
         reason=head["reason"],
         candidate=head["version"],
-        champion=life.lake.read("phase_state", session)["champion"][0],
+        champion=life.read("phase_state", session)["champion"][0],
         dataset=head["dataset"],
         contexts=head["contexts"],
-        files=life.lake.read("training_dataset", session).height,
+        files=life.read("training_dataset", session).height,
         values=dict(criteria.select("criterion", "value").iter_rows()),
         report=head["report"],
     )
