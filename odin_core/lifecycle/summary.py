@@ -70,7 +70,8 @@ def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
 def _champion(life: Life, last: dict[str, Any], sessions: list[date]) -> dict[str, Any] | None:
     if last["champion"] is None:
         return None
-    scored = life.read_many("candidate_scores", (s for s in life.lake.sessions("candidate_scores") if s <= sessions[-1]))
+    weekly = [s for s in life.lake.sessions("candidate_scores") if s <= sessions[-1]]
+    scored = life.read_many("candidate_scores", weekly)
     mine = scored.filter((pl.col("version") == last["champion"]) & pl.col("reward").is_not_null())
     mine = mine.unique("session", maintain_order=True)
     excess = (mine["reward"] - mine["random"]).to_numpy()
