@@ -5,6 +5,7 @@ from functools import lru_cache
 import dagster as dg
 
 from odin_assets.assets.loop import OUTPUTS
+from odin_assets.instance import POOL
 from odin_assets.partitions import partitions_of
 from odin_assets.resources import OdinHome, now, users_mistakes
 
@@ -81,7 +82,7 @@ class Retrain(dg.Config):
 
 
 def _retrain(market: str) -> dg.JobDefinition:
-    @dg.op(name=f"{market}_retrain_live")
+    @dg.op(name=f"{market}_retrain_live", pool=POOL)
     def retrain(context: dg.OpExecutionContext, config: Retrain, odin: OdinHome) -> None:
         """Train on everything up to the head and, if the gate passes it, promote for the sessions after the head."""
         with users_mistakes():

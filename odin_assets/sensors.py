@@ -40,7 +40,8 @@ def phase_sensor(market: str, jobs: dict[str, dg.JobDefinition]) -> dg.SensorDef
 def _requests(market: str, record: dg.EventLogRecord, announce: str, retrain: str) -> list[dg.RunRequest]:
     event = record.asset_materialization
     facts: dict[str, Any] = {name: value.value for name, value in event.metadata.items()} if event else {}
-    if event is None or facts.get("did") != "ran" or facts["phase"] == facts["phase_before"]:
+    # Sessions that were skipped count too: the run that made them may have been killed before Dagster heard of them.
+    if event is None or facts.get("phase") == facts.get("phase_before"):
         return []
     transition = Transition(
         life=str(facts["life"]), session=str(event.partition), phase=int(facts["phase"]),

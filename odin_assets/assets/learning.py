@@ -51,8 +51,17 @@ def log_week(context: dg.AssetExecutionContext, market: str, life: Life, week: d
     record = week_record(life, week)
     for name in WEEKLY:
         key = dg.AssetKey([market, name])
-        if fresh or str(week) not in context.instance.get_materialized_partitions(key):
+        if fresh or not _logged_whole(context.instance, key, str(week)):
             context.log_event(dg.AssetMaterialization(key, partition=str(week), metadata=_metadata(name, record)))
+
+
+def _logged_whole(instance: dg.DagsterInstance, key: dg.AssetKey, week: str) -> bool:
+    """Whether the week's last materialisation is there and of a week that was over."""
+    of_week = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[week])
+    last = instance.fetch_materializations(of_week, limit=1).records
+    event = last[0].asset_materialization if last else None
+    status = event.metadata.get("status") if event else None
+    return status is not None and status.value != "incomplete"
 
 
 def _weekly(market: str, name: str) -> dg.AssetsDefinition:

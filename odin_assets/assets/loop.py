@@ -8,10 +8,11 @@ Each session's materialisations are logged as it ends, not yielded for the whole
 has told what it finished, one can watch it, and Dagit's plots, which put events of one millisecond into one point, show
 every session. The outputs are therefore `skippable`: nothing is left to yield."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 
 from odin_assets.assets.learning import log_week
-from odin_assets.instance import POOL
 from odin_assets.instance import POOL
 from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, now, tell, users_mistakes
@@ -63,7 +64,7 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
         can_subset=False,
         pool=POOL,
     )
-    def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
+    def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> Iterator[dg.MaterializeResult]:
         sessions = [session_of(k) for k in context.partition_keys]
         with users_mistakes():
             life = odin.life_or_new(market, sessions[0])
@@ -73,6 +74,7 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
                 if data.calendar.is_last_session_of_week(result.session):
                     log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
                 tell("loop", str(result.session))
+        yield from ()  # a generator, because Dagster expects several outputs of anything else
 
     return loop
 

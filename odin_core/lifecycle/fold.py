@@ -5,8 +5,10 @@ score, train, judge and promote → phase and ε → filter the universe and pla
 close."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -73,9 +75,8 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     tables["phase_state"] = _state_row(state, day, facts)
     tables["recommendations"] = state.plan
     tables["open_decisions"] = state.positions
-    return state, DayRecord(
-        tables=tables, models=models, summary=_summary(tables, facts, state), reports=reports, trained=bool(models)
-    )
+    summary = summary_of(tables["phase_state"].row(0, named=True), tables["replay_buffer"])
+    return state, DayRecord(tables=tables, models=models, summary=summary, reports=reports, trained=bool(models))
 
 
 def _settle(
@@ -291,28 +292,14 @@ def _state_row(state: LoopState, day: Day, facts: dict[str, object]) -> pl.DataF
     return pl.DataFrame([{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()}], schema=PHASE_STATE)
 
 
-def _summary(
-    tables: dict[str, pl.DataFrame], facts: dict[str, object], state: LoopState
-) -> dict[str, float | int | str]:
-    replay = tables["replay_buffer"]
+def summary_of(state_row: Mapping[str, Any], replay: pl.DataFrame) -> dict[str, float | int | str]:
+    """What people see of a session, from its row of `phase_state` and its replay rows; what is unknown is left out."""
     counts = dict(replay["status"].value_counts().iter_rows())
-    numbers = {
-        "taken": counts.get("taken", 0),
-        "skipped": counts.get("skipped", 0),
-        "rejected": counts.get("rejected", 0),
-        "trades": facts["trades"],
-        "reward": facts["mean_reward"],
-        "epsilon": facts["epsilon"],
-        "drawdown": state.drawdown,
-        "equity": state.equity,
-        "phase": state.phase,
-        "phase_before": facts["phase_before"],
-        "filtered": facts["filtered"],
-        "session_return": facts["session_return"],
-    }
-    known = {name: value for name, value in numbers.items() if isinstance(value, int | float)}
-    texts = {name: value for name in ("status", "reason") if isinstance(value := facts[name], str)}
-    return known | texts
+    columns = ("trades", "epsilon", "drawdown", "equity", "phase", "phase_before", "filtered", "session_return")
+    numbers = {status: counts.get(status, 0) for status in record.STATUS} | {"reward": state_row["mean_reward"]}
+    numbers |= {name: state_row[name] for name in columns}
+    texts = {name: state_row[name] for name in ("status", "reason")}
+    return {name: value for name, value in (numbers | texts).items() if value is not None}
 
 
 def _finite(value: float) -> float | None:

@@ -102,8 +102,7 @@ class Life:
 
     @cached_property
     def generation(self) -> int:
-        path = self.folder / "generation"
-        return int(path.read_text()) if path.is_file() else 1
+        return generation_on_disk(self)
 
     @property
     def lake(self) -> Lake:
@@ -162,9 +161,23 @@ class Life:
             file.write(line + "\n")
 
     def notes(self, event: str) -> list[dict[str, Any]]:
+        """The ledger's lines of one kind, oldest first. A line torn by a power cut is passed over."""
         path = self.folder / "ledger.jsonl"
         lines = path.read_text().splitlines() if path.is_file() else []
-        return [entry for line in lines if line.endswith("}") and (entry := json.loads(line))["event"] == event]
+        return [entry for line in lines if (entry := _whole(line)).get("event") == event]
+
+
+def _whole(line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return {}
+
+
+def generation_on_disk(life: Life) -> int:
+    """The generation that counts now; a `Life` keeps the one that counted when it was first asked."""
+    path = life.folder / "generation"
+    return int(path.read_text()) if path.is_file() else 1
 
 
 def create(home: Home, market: str, config: LifeConfig, first_session: date) -> Life:

@@ -24,7 +24,7 @@ from odin_core.lifecycle import fold
 from odin_core.lifecycle.config import identity
 from odin_core.lifecycle.digest import KEYS
 from odin_core.lifecycle.fold import LoopRules
-from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate
+from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate, generation_on_disk
 from odin_core.lifecycle.outcomes import Venue
 from odin_core.lifecycle.state import Day, DayRecord, LoopState, carried_from
 from odin_core.market.data import MarketData
@@ -42,6 +42,21 @@ class NotClosedYet(OdinError):
         super().__init__(
             f"{market}: session {session} closes at {closes:%Y-%m-%d %H:%M} UTC and it is {now:%Y-%m-%d %H:%M}; "
             f"run it after the close, or end the range one session earlier"
+        )
+
+
+class SessionLost(OdinError):
+    def __init__(self, life: Life, session: date) -> None:
+        super().__init__(
+            f"life {life.id} of {life.market} went on to {life.head} without session {session}: its commit is gone, or "
+            f"the calendar has it since. Go back to before it: odin life rewind --market {life.market} --to SESSION"
+        )
+
+
+class RewoundMeanwhile(OdinError):
+    def __init__(self, life: Life) -> None:
+        super().__init__(
+            f"life {life.id} was rewound while this command waited to write, so nothing was done; run it again"
         )
 
 
@@ -79,9 +94,12 @@ def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
 
 
 def check_range(life: Life, data: MarketData, sessions: Sequence[date], now: datetime) -> None:
-    """Raise unless the sessions are consecutive, begin in the life or right after its head, and are closed."""
-    head = life.head
+    """Raise unless the sessions begin in the life or right after its head and are closed, and the life has no gap."""
+    finished = life.commits()
+    head = finished[-1] if finished else None
     following = data.calendar.next(head) if head else life.first_session
+    if head and (gap := set(data.calendar.sessions(life.first_session, head)) - set(finished)):
+        raise SessionLost(life, min(gap))
     if sessions[0] < life.first_session:
         raise BeforeTheLife(life.market, sessions[0], life.first_session)
     if sessions[0] > following:
@@ -96,17 +114,18 @@ def run_sessions(
 ) -> Iterator[SessionResult]:
     """Run consecutive `sessions` of a life, writing each as it ends. Finished ones are verified and left alone."""
     check_range(life, data, sessions, clock())
-    finished = set(life.commits())
-    for session in sessions:
-        if session in finished:
-            yield verify(life, data, session)
-    fresh = [s for s in sessions if s not in finished]
-    if not fresh:
+    done = _finished(life, sessions)
+    yield from (verify(life, data, session) for session in done)
+    if len(done) == len(sessions):
         return
-    with life.home.writer(f"the loop of {life.market}, sessions {fresh[0]} to {fresh[-1]}"):
+    with life.home.writer(f"the loop of {life.market}, sessions {sessions[len(done)]} to {sessions[-1]}"):
+        if generation_on_disk(life) != life.generation:
+            raise RewoundMeanwhile(life)
+        meanwhile = _finished(life, sessions)[len(done) :]  # by the process that wrote before this one
+        yield from (verify(life, data, session) for session in meanwhile)
         rules = loop_rules(life, data.profile)
         state = restore(life, data, rules)
-        for session in fresh:
+        for session in sessions[len(done) + len(meanwhile) :]:
             started = perf_counter()
             day = day_of(life, data, session)
             state, record = fold.advance(state, day, rules)
@@ -115,6 +134,12 @@ def run_sessions(
                 clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained
             )
             yield SessionResult(session, "ran", record.summary, record.trained)
+
+
+def _finished(life: Life, sessions: Sequence[date]) -> list[date]:
+    """Those of consecutive `sessions` that the life has done: the first ones, as it never leaves a gap."""
+    commits = set(life.commits())
+    return [s for s in sessions if s in commits]
 
 
 def day_of(life: Life, data: MarketData, session: date) -> Day:
@@ -160,7 +185,7 @@ def verify(life: Life, data: MarketData, session: date) -> SessionResult:
     commit = life.committed(session)
     now = logical_hash(data.bars(session), KEYS["price_history"])
     row = life.read("phase_state", session).row(0, named=True)
-    summary = {"phase": row["phase"], "phase_before": row["phase_before"], "status": row["status"]}
+    summary = fold.summary_of(row, life.read("replay_buffer", session))
     changed = commit is not None and commit.inputs["price_history"] != now
     return SessionResult(session, "outdated" if changed else "skipped", summary)
 
