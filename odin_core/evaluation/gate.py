@@ -152,12 +152,13 @@ def judge(evidence: Evidence, config: GateConfig = DEFAULT) -> Verdict:
 
     Above 0 must be: the lower confidence bounds of candidate − random, of candidate − rules and, where there is an
     incumbent, of candidate − incumbent, so that a tie keeps it; and the candidate's own mean, costs included. Profit is
-    asked of the mean only, because a champion in simulation has to be better than random and rules; money asks for more.
+    asked of the mean only: a champion in simulation has to be better than random and rules; money asks for more.
 
     Measured at hypothesis 1 (error 0.025), looks every fifth session from 15 to 120, Student t noise of 4 degrees. Of
-    2,000 lives as good as random in a market where everything earns, and far better than the rules, 1.3 % were promoted;
-    as good as both, 0.7 % of 600. With a true effect of d standard deviations a session over each, independently:
-    promoted by session 120 (median session) 45 % at d = 0.3, 93 % (65) at 0.45, 99.5 % (35) at 0.6, 200 lives each.
+    2,000 lives as good as random in a market where everything earns, and far better than the rules, 1.3 % were
+    promoted; as good as both, 0.7 % of 600. With a true effect of d standard deviations a session over each,
+    independently: promoted by session 120 (median session) 45 % at d = 0.3, 93 % (65) at 0.45, 99.5 % (35) at 0.6,
+    200 lives each.
     A part is repeated in tests/evaluation/test_gate.py."""
     alpha = spend(config.alpha_total, evidence.hypothesis)
     frame = evidence.sessions.sort("session")
