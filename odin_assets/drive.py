@@ -102,8 +102,7 @@ def _target(
     assignments: tuple[str, ...],
 ) -> tuple[Life, MarketData, list[date]]:
     """The life that is meant, its data, and the sessions asked for."""
-    if edge is not None and load_profile(market).source["kind"] != "synthetic":
-        raise OdinError(f"--edge plants an edge in a synthetic market, and {market} has real bars; leave it out")
+    load_profile(market).require_synthetic(edge)
     present = lives.current(home, market)
     config = _config(present, seed, edge, assignments)
     data = MarketData.of(home, market, config)

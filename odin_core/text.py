@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
+
+WIDEST = 60  # characters of a column, the last one apart
 
 
-def frame(rows: pl.DataFrame) -> str:
+def frame(rows: "pl.DataFrame") -> str:
+    import polars as pl
+
     with pl.Config(tbl_rows=200, tbl_cols=-1, tbl_width_chars=200, fmt_str_lengths=60, tbl_hide_dataframe_shape=True):
         return str(rows)
 
@@ -17,8 +22,30 @@ def table(rows: list[dict[str, Any]]) -> str:
         return "none"
     names = list(rows[0])
     cells = [names, *[[_cell(row[name]) for name in names] for row in rows]]
-    widths = [min(max(len(row[i]) for row in cells), 60) for i in range(len(names))]
-    return "\n".join("  ".join(c[:60].ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+    cells = [[*(_cut(cell) for cell in row[:-1]), row[-1]] for row in cells]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in cells)
+
+
+def _cut(cell: str) -> str:
+    return cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…"
+
+
+def registry(result: dict[str, Any]) -> str:
+    """The champion and every event."""
+    champion = f"{result['champion']} since {result['since']}" if result["champion"] else "none"
+    return f"champion: {champion}\n{table(result['history'])}"
+
+
+def settings(values: dict[str, Any]) -> str:
+    """One `name=value` a line, as --set takes it."""
+    return "\n".join(f"{name}={_as_yaml(value)}" for name, value in values.items())
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def table_of_values(values: dict[str, Any]) -> str:
@@ -60,6 +87,7 @@ def bootstrap(result: dict[str, Any]) -> str:
         f"retrains    {len(result['retrains'])} weeks: " + _outcomes(result["retrains"]),
         f"champion    {_champion(champion)}",
         *_performance(result["performance"]),
+        *(f"note        {note}" for note in result.get("notes", [])),
         f"report      {result['report']}" if "report" in result else "",
         f"Dagit       {result['dagit']}" if "dagit" in result else "",
         f"digest      {result['lake_digest']}" if "lake_digest" in result else "",

@@ -136,7 +136,7 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {  # both ends allowed; outside,
 
 class UnknownSetting(OdinError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        super().__init__(f"there is no setting {name!r}; {nearest(name, known)}")
+        super().__init__(f"there is no setting {name!r}, see `odin life settings`; {nearest(name, known)}")
 
 
 class OutOfBounds(OdinError):

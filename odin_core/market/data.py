@@ -146,9 +146,8 @@ class MarketData:
         return ";".join(parts)
 
 
-def holdings(home: Home, market: str) -> dict[str, Any]:
-    """What the lake holds of a market of real data: sessions, findings by rule, quarantined rows by rule."""
-    lake = home.lake(market)
+def holdings(lake: Lake, market: str) -> dict[str, Any]:
+    """What a market's lake holds: sessions, findings by rule, quarantined rows by rule."""
     sessions = lake.sessions(PRICES)
     rows = {table: lake.read_many(table, lake.sessions(table)) for table in (QUALITY, QUARANTINE)}
     counts = {

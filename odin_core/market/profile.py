@@ -29,6 +29,11 @@ class BadProfile(OdinError):
         super().__init__(f"profile of market {name!r}: {field} is {value!r}, but {rule}; correct profiles/{name}.yaml")
 
 
+class NothingToPlant(OdinError):
+    def __init__(self, market: str) -> None:
+        super().__init__(f"an edge is planted in a synthetic market, and {market} has real bars; leave --edge out")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SpecialSession:
     """A session that the calendar library misses, or whose hours differ. Local times; `why` is for people."""
@@ -93,6 +98,11 @@ class MarketProfile:
     def _require(self, field: str, holds: bool, rule: str) -> None:
         if not holds:
             raise BadProfile(self.name, field, getattr(self, field), rule)
+
+    def require_synthetic(self, edge: float | None) -> None:
+        """Raise NothingToPlant where an edge is given for a market of real bars."""
+        if edge is not None and self.source["kind"] != "synthetic":
+            raise NothingToPlant(self.name)
 
     def is_tradable(self, symbol: str) -> bool:
         """Whether orders may be sent for a symbol: an index has prices but no orders."""

@@ -1,0 +1,114 @@
+"""What the commands share: options, the life that is meant, and how a result is printed.
+
+Nothing here imports polars or Dagster: `odin --help` must be there at once, so commands import what they call."""
+
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from odin_core.errors import OdinError
+from odin_core.market.profile import load_profile
+
+if TYPE_CHECKING:
+    from odin_core.lifecycle.life import Life
+
+
+class NoLifeYet(OdinError):
+    def __init__(self, home: Path, market: str) -> None:
+        super().__init__(
+            f"{home} has no life of market {market} yet; start one with `odin bootstrap --market {market}`"
+        )
+
+
+class Session(click.ParamType):
+    name = "YYYY-MM-DD"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        try:
+            return value if isinstance(value, date) else date.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no date; write it as YYYY-MM-DD", param, ctx)
+
+
+SESSION = Session()
+Command = Callable[..., None]
+
+
+def common(command: Command) -> Command:
+    """--home and --market, which every command takes."""
+
+    @wraps(command)
+    def run(*args: Any, home: str, market: str, **kwargs: Any) -> None:
+        load_profile(market)
+        command(*args, home=Path(home), market=market, **kwargs)
+
+    run = click.option("--market", default="demo", show_default=True, help="Market: the name of a profile.")(run)
+    return click.option(
+        "--home",
+        default="data",
+        show_default=True,
+        envvar="ODIN_HOME",
+        help="Folder that holds everything a run writes; also ODIN_HOME.",
+    )(run)
+
+
+as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON and nothing else.")
+life_option = click.option("--life", "life_id", help="A life's id or its beginning; default: the market's current one.")
+
+
+def with_life_settings(command: Command) -> Command:
+    """--seed, --edge and --set: what a life may be told."""
+    for option in (
+        click.option(
+            "--set",
+            "assignments",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="A setting, e.g. filter.adaptive=false; see `odin life settings`.",
+        ),
+        click.option("--edge", type=float, help="Planted edge of a synthetic market, 0 to 1; default 0.5."),
+        click.option("--seed", type=int, help="Seed of the life; default 7, or the current life's."),
+    ):
+        command = option(command)
+    return command
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def the_life(home: Path, market: str, life_id: str | None) -> "Life":
+    """The life that a command means. Raises NoLifeYet, WrongHome, LifeDamaged."""
+    from odin_core.home import open_home
+    from odin_core.lifecycle import life as lives
+
+    opened = open_home(home, create=False)
+    found = lives.load(opened, life_id) if life_id is not None else lives.current(opened, market)
+    if found is None:
+        raise NoLifeYet(home, market)
+    return found
+
+
+def emit(result: Any, json_output: bool, to_text: Callable[[Any], str]) -> None:
+    click.echo(json.dumps(plain(result), allow_nan=False) if json_output else to_text(result))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON can say it: dates and paths as text, numbers of numpy as numbers, NaN and infinity as null."""
+    if isinstance(value, dict):
+        return {str(name): plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, date):
+        return value.isoformat()
+    return plain(value.item()) if hasattr(value, "item") else str(value)

@@ -1,0 +1,74 @@
+"""`odin data`: bring market data in, see what there is."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from odin_core import text
+from odin_core.commands.common import as_json, common, emit
+from odin_core.errors import OdinError
+from odin_core.market.profile import load_profile
+
+if TYPE_CHECKING:
+    from odin_core.market.barfiles import Stamps
+
+
+class MakesItsOwnBars(OdinError):
+    def __init__(self, market: str) -> None:
+        super().__init__(
+            f"market {market} makes its own bars; import into a market of real data, for example --market nse"
+        )
+
+
+@click.group()
+def data() -> None:
+    """Market data: import it, see what there is."""
+
+
+@data.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@common
+@click.option(
+    "--stamps",
+    type=click.Choice(["start", "end"]),
+    default="start",
+    show_default=True,
+    help="What the files' timestamps mark.",
+)
+@as_json
+def import_bars(files: tuple[Path, ...], home: Path, market: str, stamps: "Stamps", json_output: bool) -> None:
+    """Bring minute bars from Parquet or CSV into the lake; rows that break a rule go to quarantine, with the reason."""
+    from odin_core.home import open_home
+    from odin_core.market.calendar import session_calendar
+    from odin_core.market.importing import import_files
+
+    profile = load_profile(market)
+    if profile.source["kind"] == "synthetic":
+        raise MakesItsOwnBars(market)
+    opened = open_home(home)
+    with (
+        opened.writer(f"odin data import --market {market}"),
+        text.progress_bar("import", sys.stderr.isatty()) as progress,
+    ):
+        report = import_files(
+            files, lake=opened.lake(market), calendar=session_calendar(profile), stamps=stamps, progress=progress
+        )
+    emit(report.to_dict(), json_output, lambda _: report.to_text())
+
+
+@data.command("show")
+@common
+@as_json
+def show(home: Path, market: str, json_output: bool) -> None:
+    """Sessions, findings and quarantined rows that the lake holds."""
+    from odin_core.home import open_home
+    from odin_core.lifecycle import life as lives
+    from odin_core.lifecycle.config import LifeConfig
+    from odin_core.market.data import MarketData, holdings
+
+    opened = open_home(home, create=False)
+    current = lives.current(opened, market)
+    seen = MarketData.of(opened, market, current.config if current else LifeConfig())
+    emit(holdings(seen.lake, market), json_output, text.table_of_values)
