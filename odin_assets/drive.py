@@ -13,7 +13,7 @@ from odin_core.home import Home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig, configured, settings, with_settings
 from odin_core.lifecycle.digest import life_digest
-from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.life import REPORT, Life
 from odin_core.lifecycle.run import check_range
 from odin_core.lifecycle.summary import summarise
 from odin_core.market.data import MarketData
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 Clock = Callable[[], datetime]
+RANGE = "dagster/asset_partition_range"  # tag of a run, with _start and _end
 
 
 def bootstrap(
@@ -42,20 +43,22 @@ def bootstrap(
     before = lives.current(home, market)
     life, data, sessions = _target(home, market, start, end, seed, edge, assignments)
     check_range(life, data, sessions, clock())
-    fresh = _missing(life, sessions)
-    if fresh or not lives.is_current(life):
+    fresh, late = _missing(life, sessions), []
+    if fresh or not (lives.is_current(life) and _came_to_its_end(life)):
         # Which life is current may only change while nobody runs one.
         with home.writer(f"odin bootstrap --market {market}, sessions {sessions[0]} to {sessions[-1]}"):
             lives.create(home, market, life.config, life.first_session)
-            if fresh := _missing(life, sessions):
-                _run(home, market, fresh, storage, progress)
-    notes = [*_another(before, life), *_without_bars(data, fresh), *([] if fresh else _outdated(life, data, sessions))]
+            fresh = _missing(life, sessions)
+            if fresh or not _came_to_its_end(life):
+                late = _run(life, fresh, sessions[-1], storage, progress)
+    notes = [*_another(before, life), *_recorded_late(late), *_without_bars(data, fresh)]
+    notes += [] if fresh else _outdated(life, data, sessions)
     through = sessions[-1]
     result = summarise(life, through)
     return result | {
         "did": f"{len(fresh)} run now" if fresh else "all finished before: nothing to do",
         "notes": notes,
-        "report": str(life.reports / "life.html"),
+        "report": str(life.reports / REPORT),
         "dagit": f"odin dev --home {home.root}",
         "lake_digest": life_digest(life, through).digest,
     }
@@ -64,6 +67,21 @@ def bootstrap(
 def _missing(life: Life, sessions: list[date]) -> list[date]:
     finished = set(life.commits())
     return [s for s in sessions if s not in finished]
+
+
+def _came_to_its_end(life: Life) -> bool:
+    """Whether the last bootstrap did all that it does after its last session: the report is written last."""
+    report = life.reports / REPORT
+    head = life.head
+    return head is None or (report.is_file() and report.stat().st_mtime_ns >= life.committed_at(head))
+
+
+def _recorded_late(sessions: list[date]) -> list[str]:
+    if not sessions:
+        return []
+    return [
+        f"{len(sessions)} finished sessions ({sessions[0]} to {sessions[-1]}), whose run was killed, are recorded now"
+    ]
 
 
 def _another(before: Life | None, life: Life) -> list[str]:
@@ -147,35 +165,41 @@ def _outdated(life: Life, data: MarketData, sessions: list[date]) -> list[str]:
     ]
 
 
-def _run(home: Home, market: str, sessions: list[date], storage: str | None, progress: bool) -> None:
+def _run(life: Life, fresh: list[date], last: date, storage: str | None, progress: bool) -> list[date]:
+    """Run the fresh sessions; returns finished ones up to `last` that Dagster had not heard the end of, and now has."""
     from odin_assets.instance import open_instance
 
-    with open_instance(home, storage) as instance, _bars(progress, len(sessions)):
-        first = min([sessions[0], *_unrecorded(instance, home, market, sessions[0])])
-        _materialise(instance, home, market, first, sessions[-1])
+    with open_instance(life.home, storage) as instance, _bars(progress, len(fresh)):
+        late = _unrecorded(instance, life, last)
+        _materialise(instance, life, sorted({*fresh, *late}))
+    return late
 
 
-def _unrecorded(instance: "DagsterInstance", home: Home, market: str, before: date) -> list[date]:
+def _unrecorded(instance: "DagsterInstance", life: Life, last: date) -> list[date]:
     """Finished sessions that Dagster never heard the end of, because the run that made them was killed."""
     import dagster as dg
 
-    life = lives.current(home, market)
-    known = instance.get_materialized_partitions(dg.AssetKey([market, "recommendations"]))
-    return [s for s in (life.commits() if life else []) if s < before and str(s) not in known]
+    known = instance.get_materialized_partitions(dg.AssetKey([life.market, "recommendations"]))
+    return [s for s in life.commits() if s <= last and str(s) not in known]
 
 
-def _materialise(instance: "DagsterInstance", home: Home, market: str, first: date, last: date) -> None:
+def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) -> None:
+    """One run from the first to the last of the sessions, where there are any, and one for what people read."""
     import dagster as dg
 
     from odin_assets.definitions import build_definitions
     from odin_assets.jobs import report_job_name, session_job_name
     from odin_assets.resources import OdinHome
 
+    market = life.market
     definitions = build_definitions([market])
-    resources = {"odin": OdinHome(path=str(home.root))}
-    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    resources = {"odin": OdinHome(path=str(life.home.root))}
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    for name, with_tags in ((session_job_name(market), tags), (report_job_name(market), {})):
+    jobs: list[tuple[str, dict[str, str]]] = [(report_job_name(market), {})]
+    if sessions:
+        span = {f"{RANGE}_start": str(sessions[0]), f"{RANGE}_end": str(sessions[-1])}
+        jobs.insert(0, (session_job_name(market), span))
+    for name, with_tags in jobs:
         job = definitions.resolve_job_def(name)
         try:
             job.execute_in_process(instance=instance, tags=with_tags, run_config=quiet, resources=resources)

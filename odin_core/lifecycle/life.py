@@ -28,6 +28,8 @@ from odin_core.home import Home
 from odin_core.lake import FILE, Lake, PartitionMissing, PartitionUnreadable, write_text
 from odin_core.lifecycle.config import LifeConfig, from_dict, identity
 
+REPORT = "life.html"  # in the folder `reports`: the page that people read
+
 
 class StartsTooLate(OdinError):
     def __init__(self, market: str, asked: date, following: date) -> None:
@@ -149,6 +151,10 @@ class Life:
         """A table of several finished sessions, one after another; no session gives an empty frame."""
         frames = [self.read(table, session) for session in sessions]
         return pl.concat(frames) if frames else pl.DataFrame()
+
+    def committed_at(self, session: date) -> int:
+        """When a finished session was committed, in nanoseconds since 1970, by the file system's clock."""
+        return self._commit_path(session).stat().st_mtime_ns
 
     def _commit_path(self, session: date) -> Path:
         return self.lake.root / "commits" / f"{session}.json"

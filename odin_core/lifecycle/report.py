@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from odin_core.lake import write_text
-from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.life import REPORT, Life
 from odin_core.lifecycle.summary import phase_table, summarise
 
 PHASE_COLOURS = ("#f0f0f0", "#dbe9f6", "#d8f0d8", "#fff2cc")
@@ -23,7 +23,7 @@ STYLE = (
 def write_report(life: Life) -> tuple[Path, str]:
     """Write `<life>/reports/life.html`; returns its path and the picture as base64 PNG (below 50 kB)."""
     picture = base64.b64encode(_picture(phase_table(life))).decode()
-    path = life.reports / "life.html"
+    path = life.reports / REPORT
     write_text(_page(summarise(life), picture), path)
     return path, picture
 
