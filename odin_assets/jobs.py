@@ -1,5 +1,6 @@
 """Jobs: the session graph of a market as one job, and the two that sensors ask for."""
 
+from datetime import date
 from functools import lru_cache
 
 import dagster as dg
@@ -60,14 +61,23 @@ class Transition(dg.Config):
 def _announce(market: str) -> dg.JobDefinition:
     @dg.op(name=f"{market}_announce_transition")
     def announce(context: dg.OpExecutionContext, config: Transition, odin: OdinHome) -> None:
-        """Record the transition in the life's ledger and say it in the run's log."""
+        """Record the transition in the life's ledger; say it in the run's log and on the asset in Dagit."""
         with users_mistakes():
             from odin_core.lifecycle import life as lives
+            from odin_core.monitoring import transitions
 
             life = lives.load(odin.open(), config.life)
-            life.note(now(), "phase_transition", session=config.session, before=config.phase_before,
-                      after=config.phase, reason=config.reason)  # fmt: skip
-        context.log.info(f"{market}: phase {config.phase_before} → {config.phase} at {config.session}: {config.reason}")
+            session = date.fromisoformat(config.session)
+            new = transitions.announce(life, at=now(), session=session, before=config.phase_before,
+                                       after=config.phase, reason=config.reason)  # fmt: skip
+        text = f"{market}: phase {config.phase_before} → {config.phase} at {config.session}: {config.reason}"
+        if not new:
+            context.log.info(f"announced before: {text}")
+            return
+        context.log.info(text)
+        facts = {"transition": text, "life": config.life}  # no numbers: Dagit would plot them among the sessions
+        key = dg.AssetKey([market, "phase_state"])
+        context.log_event(dg.AssetObservation(key, partition=config.session, metadata=facts))
 
     @dg.job(name=f"{market}_announce", description="Record and announce a phase transition.")
     def announce_job() -> None:
@@ -88,9 +98,11 @@ def _retrain(market: str) -> dg.JobDefinition:
         with users_mistakes():
             from odin_core.lifecycle import life as lives
             from odin_core.lifecycle.live import retrain_live
+            from odin_core.market.data import MarketData
 
-            life = lives.load(odin.open(), config.life)
-            outcome = retrain_live(life, odin.data(market), why=config.why, clock=now)
+            home = odin.open()
+            life = lives.load(home, config.life)
+            outcome = retrain_live(life, MarketData.of(home, market, life.config), why=config.why, clock=now)
         context.log.info(f"{market}: {outcome}")
 
     @dg.job(name=f"{market}_retrain", description="Retrain the live life outside its weekly turn, through the gate.")

@@ -1,11 +1,18 @@
-"""Schedules: after a market's close, one more session of its current life."""
+"""Schedules: after a market's close, the session of the day for its current life.
 
-from datetime import datetime, timedelta
+A tick only asks: the run it requests is the same partition run as in Dagit, and the fold refuses what may not be run. A
+live life that missed evenings catches up in one run; a simulated one is carried on only where the day's session is
+next, so that a life of January to June 2023 stays what it is."""
+
+from datetime import date, datetime, timedelta
 
 import dagster as dg
 
 from odin_assets.jobs import session_job, session_job_name
 from odin_assets.resources import OdinHome
+from odin_core.errors import OdinError
+from odin_core.lifecycle.life import Life
+from odin_core.market.data import MarketData
 from odin_core.market.profile import load_profile
 
 AFTER_CLOSE = timedelta(minutes=30)
@@ -24,18 +31,46 @@ def daily_schedule(market: str) -> dg.ScheduleDefinition:
         description="Half an hour after the close: the session after the life's head, if it is over and has bars.",
     )
     def daily(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
-        life = odin.life(market)
-        if life is None or life.head is None:
-            return dg.SkipReason(f"{market} has no life with a finished session yet: start one with `odin bootstrap`")
-        data = odin.data(market)
-        session = data.calendar.next(life.head)
-        closes = data.calendar.hours(session).close
-        if context.scheduled_execution_time < closes:
-            return dg.SkipReason(f"{market}: the next session {session} closes at {closes:%Y-%m-%d %H:%M} UTC")
-        if not data.has(session) and not any(data.sessions(session)):
-            return dg.SkipReason(f"{market}: no bars for {session} yet: odin data import FILE --market {market}")
-        return dg.RunRequest(
-            run_key=f"{life.id}:{session}", partition_key=str(session), job_name=session_job_name(market)
-        )
+        try:
+            life = odin.life(market)
+            if life is None or life.head is None:
+                return dg.SkipReason(
+                    f"{market} has no life with a finished session yet; start one: odin bootstrap --market {market}"
+                )
+            return next_run(life, odin.data(market), context.scheduled_execution_time)
+        except OdinError as mistake:
+            return dg.SkipReason(str(mistake))
 
     return daily
+
+
+def next_run(life: Life, data: MarketData, now: datetime) -> dg.RunRequest | dg.SkipReason:
+    """The run that carries `life` on at `now` (UTC), or why there is none and what to do about it."""
+    market, head = life.market, life.head
+    assert head is not None
+    following = data.calendar.next(head)
+    closes = data.calendar.hours(following).close
+    if now < closes:
+        return dg.SkipReason(f"{market}: the next session {following} closes at {closes:%Y-%m-%d %H:%M} UTC")
+    over = [s for s in data.calendar.sessions(following, now.date()) if data.calendar.hours(s).close <= now]
+    if len(over) > 1 and not life.config.live:
+        return dg.SkipReason(
+            f"life {life.id} of {market} is simulated and {len(over)} sessions behind, so it is left as it is. Run on: "
+            f"odin bootstrap --market {market} --end {over[-1]}. A live life catches up by itself: "
+            f"odin life new --market {market} --set live=true"
+        )
+    have = data.sessions(over[0], over[-1])
+    if not have:
+        return dg.SkipReason(
+            f"{market}: no bars from {over[0]} on yet. Import them (odin data import FILE --market {market}), then "
+            f"odin bootstrap --market {market}, or wait for the next evening"
+        )
+    return _request(life, over[0], have[-1])
+
+
+def _request(life: Life, first: date, last: date) -> dg.RunRequest:
+    job = session_job_name(life.market)
+    if first == last:
+        return dg.RunRequest(run_key=f"{life.id}:{first}", partition_key=str(first), job_name=job)
+    tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
+    return dg.RunRequest(run_key=f"{life.id}:{first}:{last}", tags=tags, job_name=job)

@@ -32,7 +32,10 @@ def phase_sensor(market: str, jobs: dict[str, dg.JobDefinition]) -> dg.SensorDef
         if not found:
             return dg.SkipReason("no session since the last look")
         requests = [r for record in found for r in _requests(market, record, announce.name, retrain.name)]
-        return dg.SensorResult(run_requests=requests, cursor=str(found[-1].storage_id))
+        cursor = str(found[-1].storage_id)
+        if not requests:
+            return dg.SensorResult(skip_reason=f"{len(found)} sessions, no change of phase", cursor=cursor)
+        return dg.SensorResult(run_requests=requests, cursor=cursor)
 
     return phases
 
@@ -59,13 +62,25 @@ def _requests(market: str, record: dg.EventLogRecord, announce: str, retrain: st
 
 @dg.run_failure_sensor(
     name="failed_runs",
+    monitor_all_code_locations=True,  # those of the command line belong to none
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Records every failed run, with its error, in failures.jsonl of the home.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
     from odin_core.monitoring.failures import record_failure
 
-    error = context.failure_event.message or context.failure_event.event_specific_data
-    record_failure(
-        odin.open(), at=now(), run_id=context.dagster_run.run_id, job=context.dagster_run.job_name, error=str(error)
-    )
+    run = context.dagster_run
+    record_failure(odin.open(), at=now(), run_id=run.run_id, job=run.job_name, error=_why(context))
+
+
+def _why(context: dg.RunFailureSensorContext) -> str:
+    """What each failed step said, or the run where it never came to a step."""
+    said = []
+    for event in context.get_step_failure_events():
+        data = event.step_failure_data
+        error = data.error
+        while error and error.cause:
+            error = error.cause
+        described = data.user_failure_data.description if data.user_failure_data else None
+        said.append(f"{event.step_key}: {described or (error.message.strip() if error else 'failed')}")
+    return "; ".join(said) or context.failure_event.message or "the run failed"
