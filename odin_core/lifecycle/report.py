@@ -16,7 +16,7 @@ from odin_core.lifecycle.summary import phase_table, summarise
 PHASE_COLOURS = ("#f0f0f0", "#dbe9f6", "#d8f0d8", "#fff2cc")
 STYLE = (
     "body{font:15px/1.5 sans-serif;max-width:900px;margin:2em auto}"
-    "td,th{padding:2px 10px;text-align:left;vertical-align:top}"
+    "td,th{padding:2px 10px;text-align:left;vertical-align:top}td:first-child{white-space:nowrap}"
 )
 
 
@@ -32,7 +32,7 @@ def _picture(states: pl.DataFrame) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), dpi=70, layout="constrained")
+    figure = Figure(figsize=(9, 5.5), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
     sessions = states["session"].to_list()
@@ -48,8 +48,10 @@ def _picture(states: pl.DataFrame) -> bytes:
     bottom.plot(sessions, states["epsilon"], color="#b36b00", label="ε")
     bottom.set_ylabel("phase, ε")
     bottom.legend(loc="upper left", fontsize=8)
-    for session, phase in states.select("session", "phase").iter_rows():
-        top.axvspan(session, session, color=PHASE_COLOURS[phase], linewidth=4, zorder=0)
+    runs = states["phase"].rle().struct.unnest()
+    starts = [0, *np.cumsum(runs["len"]).tolist()]
+    for phase, first, after in zip(runs["value"], starts[:-1], starts[1:], strict=True):
+        top.axvspan(sessions[first], sessions[min(after, len(sessions) - 1)], color=PHASE_COLOURS[phase], zorder=0)
     figure.autofmt_xdate()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -61,11 +63,12 @@ def _page(summary: dict[str, Any], picture: str) -> str:
     retrained = _columns(summary["retrains"], "session", "rows", "outcome", "candidate", "reason")
     performance = [("", ""), *_flat(summary["performance"])]
     title = f"{summary['market']}, life {summary['life']}"
+    counts = ", ".join(f"{n} {status}" for status, n in summary["decisions"].items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>"
         f"<p>{summary['sessions']} sessions, {summary['first_session']} to {summary['last_session']}; "
-        f"phase {summary['phase']['final']}; decisions: {html.escape(str(summary['decisions']))}</p>"
+        f"phase {summary['phase']['final']}; decisions: {counts}</p>"
         f'<img alt="equity, drawdown, phase" src="data:image/png;base64,{picture}">'
         f"<h2>Performance</h2>{_table(performance)}"
         f"<h2>Phases</h2>{_table(transitions)}<p>Next: {html.escape(summary['phase']['next'])}</p>"
