@@ -98,11 +98,9 @@ def _settle(
             "net_return": pl.Series(result.net_return, dtype=pl.Array(pl.Float32, ACTIONS)),
         }
     ).cast(GRID_TABLE)
-    hashes = (
-        ("action_outcomes", grid.height, logical_hash(grid, ("symbol",))),
-        ("replay_buffer", resolved.height, logical_hash(resolved, record.KEY)),
-    )
-    contexts = session_contexts(day.session, state.contexts, result.net_return, hashes)
+    hashes = {"action_outcomes": logical_hash(grid, ("symbol",)), "replay_buffer": logical_hash(resolved, record.KEY)}
+    rows = {"action_outcomes": grid.height, "replay_buffer": resolved.height}
+    contexts = session_contexts(day.session, state.contexts, result.net_return, rows, hashes)
     taken = resolved.filter((pl.col("status") == "taken") & pl.col("complete"))
     session_return = result.profit / rules.venue.capital
     equity = state.equity + session_return
@@ -140,17 +138,26 @@ def _settle(
 
 
 def session_contexts(
-    session: date, contexts: pl.DataFrame, net_return: NDArray[np.float32], hashes: tuple[tuple[str, int, str], ...]
+    session: date,
+    contexts: pl.DataFrame,
+    net_return: NDArray[np.float32],
+    rows: Mapping[str, int],
+    hashes: Mapping[str, str],
 ) -> SessionContexts:
-    """The learner's view of one session: features as at the decision, rewards of every action."""
+    """The learner's view of one session: features as at the decision, rewards of every action. `rows` and `hashes` are
+    those of the life's tables behind it, for the manifest; the features' own follow from `contexts`."""
+    files = [
+        {"table": t, "session": session, "path": f"{t}/session={session}", "rows": rows[t], "hash": hashes[t]}
+        for t in rows
+    ]
+    if contexts.height:
+        decided = contexts["session"][0]
+        files.append({"table": "features", "session": session, "path": f"features/session={decided}",
+                      "rows": contexts.height, "hash": logical_hash(contexts, ("symbol",))})  # fmt: skip
     unit = contexts["atr_60m"].to_numpy() if contexts.height else np.empty(0)
-    files = tuple(
-        {"table": t, "session": session, "path": f"{t}/session={session}", "rows": n, "hash": h} for t, n, h in hashes
-    )
     choice = rule_policy.propose(contexts).action if contexts.height else np.empty(0, np.int64)
-    return SessionContexts(
-        session, INPUTS, inputs(contexts), (net_return / unit[:, None]).astype(np.float32), choice, files
-    )
+    reward = (net_return / unit[:, None]).astype(np.float32)
+    return SessionContexts(session, INPUTS, inputs(contexts), reward, choice, tuple(files))
 
 
 def inputs(contexts: pl.DataFrame) -> NDArray[np.float32]:

@@ -25,7 +25,7 @@ MANIFEST = pl.Schema(
         "version": pl.String(),
         "table": pl.String(),
         "session": pl.Date(),
-        "path": pl.String(),  # relative to the life's generation
+        "path": pl.String(),  # relative to the life's generation; of features, to the market's dataset
         "rows": pl.Int64(),
         "hash": pl.String(),  # logical
     }

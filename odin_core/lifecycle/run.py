@@ -235,8 +235,7 @@ def _session_contexts(life: Life, data: MarketData, session: date) -> SessionCon
         else np.empty((0, ACTIONS), np.float32)
     )
     rows = {"action_outcomes": grid.height, "replay_buffer": life.read("replay_buffer", session).height}
-    hashes = tuple((table, n, commit.tables[table]) for table, n in rows.items())
-    return fold.session_contexts(session, contexts, net_return, hashes)
+    return fold.session_contexts(session, contexts, net_return, rows, commit.tables)
 
 
 def _last_closes(life: Life, data: MarketData, head: date) -> pl.DataFrame:
