@@ -176,8 +176,8 @@ def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise NotASetting(name, text, kind, known[name]) from error
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+        if kind is float and isinstance(value, int | str) and not isinstance(value, bool):
+            value = _number(value)
         if kind is tuple and isinstance(value, list):
             value = tuple(value)
         if type(value) is not kind:
@@ -190,6 +190,14 @@ def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
         else:
             config = dataclasses.replace(config, **{inner: value})
     return config
+
+
+def _number(value: int | str) -> float | int | str:
+    """A float where the value is a number; YAML 1.1 takes 5e-2, which has no point, for a word."""
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def configured(*, seed: int | None, edge: float | None, assignments: Iterable[str] = ()) -> LifeConfig:
