@@ -7,7 +7,6 @@ import dagster as dg
 
 from odin_assets.assets.loop import OUTPUTS
 from odin_assets.instance import POOL
-from odin_assets.partitions import partitions_of
 from odin_assets.resources import OdinHome, now, users_mistakes
 
 LOOP_NAMES = tuple(OUTPUTS)
@@ -33,7 +32,6 @@ def session_job(market: str):
     return dg.define_asset_job(
         session_job_name(market),
         selection=dg.AssetSelection.assets(*keys),
-        partitions_def=partitions_of(market).sessions,
         description="One more session, or a range: bars, quality, features, and the loop.",
     )
 

@@ -8,6 +8,14 @@ import realdata
 
 
 @pytest.fixture(scope="session")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that the real graph has run on, see `grownhomes`; not to be written to."""
+    from grownhomes import grow
+
+    return grow(tmp_path_factory.mktemp("grown") / "home")
+
+
+@pytest.fixture(scope="session")
 def market_file() -> Callable[[str], Path]:
     """Path of a recorded market file by its name; the test is skipped where this machine has none."""
     return realdata.market_file

@@ -1,0 +1,166 @@
+"""Real ticks of the sensors, on instances that hold what runs of the graph left there."""
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from grownhomes import HEAD, copied, resource
+from smalllives import NOW
+
+from odin_assets.definitions import build_definitions
+from odin_assets.instance import open_instance
+from odin_assets.sensors import PAGE
+from odin_core.home import Home, open_home
+from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.summary import summarise
+from odin_core.monitoring.failures import failures, record_failure
+
+DEFINITIONS = build_definitions(["demo"])
+PHASES = "demo_phase_transitions"
+
+
+@pytest.fixture
+def home(grown: Path, tmp_path: Path) -> Home:
+    return copied(grown, tmp_path / "home")
+
+
+@pytest.fixture
+def instance(home: Home) -> Iterator[dg.DagsterInstance]:
+    with open_instance(home) as opened:
+        yield opened
+
+
+def tick(name: str, instance: dg.DagsterInstance, home: Home, cursor: str | None) -> Any:
+    """One evaluation as the daemon makes it: requests or a reason, and the cursor for the next one."""
+    repository = DEFINITIONS.get_repository_def()
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, repository_def=repository, resources=resource(home), sensor_name=name
+    )
+    return repository.get_sensor_def(name).evaluate_tick(context)
+
+
+def ticks(instance: dg.DagsterInstance, home: Home) -> list[Any]:
+    """Ticks until one finds nothing new."""
+    done, cursor = [], None
+    while not done or done[-1].cursor != cursor:
+        cursor = done[-1].cursor if done else None
+        done.append(tick(PHASES, instance, home, cursor))
+    return done
+
+
+def keys(ticked: list[Any]) -> list[str]:
+    return [request.run_key for one in ticked for request in one.run_requests]
+
+
+def execute(request: Any, instance: dg.DagsterInstance, home: Home) -> dg.ExecuteInProcessResult:
+    job = DEFINITIONS.resolve_job_def(request.job_name)
+    return job.execute_in_process(
+        instance=instance, run_config=request.run_config, resources=resource(home), raise_on_error=False
+    )
+
+
+def materialised(instance: dg.DagsterInstance, session: int, before: int, after: int, **facts: Any) -> None:
+    """What the loop tells Dagster of one session."""
+    metadata = {"did": "ran", "life": "abc", "phase": after, "phase_before": before, "reason": "why", "live": False}
+    partition = date.fromordinal(date(2023, 1, 2).toordinal() + session).isoformat()
+    key = dg.AssetKey(["demo", "phase_state"])
+    instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=metadata | facts))
+
+
+def test_each_transition_of_a_run_is_asked_for_once_and_the_next_tick_repeats_nothing(
+    home: Home, instance: dg.DagsterInstance
+):
+    life = lives.current(home, "demo")
+    assert life is not None
+    moved = summarise(life)["phase"]["transitions"]
+    assert moved, "the grown life should have left phase 0"
+    names = [f"{life.id}:{t['session']}:{t['from']}-{t['to']}" for t in moved]
+    first = tick(PHASES, instance, home, None)
+    assert keys([first]) == [f"{job}:{name}" for name in names for job in ("announce", "retrain")]
+    second = tick(PHASES, instance, home, first.cursor)
+    assert (second.run_requests, second.skip_message) == ([], "no session since the last look")
+
+
+def test_a_tick_that_is_evaluated_twice_asks_under_the_same_keys(home: Home, instance: dg.DagsterInstance):
+    assert keys([tick(PHASES, instance, home, None)]) == keys([tick(PHASES, instance, home, None)]) != []
+
+
+def test_no_transition_is_missed_when_many_sessions_end_between_two_ticks(tmp_path: Path):
+    home = open_home(tmp_path / "home")
+    moves = {0: (0, 1), PAGE - 1: (1, 2), PAGE: (2, 1), 2 * PAGE + 40: (1, 2)}
+    with dg.DagsterInstance.ephemeral() as instance:
+        for session in range(2 * PAGE + 50):
+            materialised(instance, session, *moves.get(session, (1, 1)))
+        ticked = ticks(instance, home)
+        assert len(ticked) == 4
+        assert [key.rsplit(":", 1)[1] for key in keys(ticked)] == ["0-1", "1-2", "2-1", "1-2"]
+        assert len(set(keys(ticked))) == 4
+
+
+def test_a_tick_without_a_transition_moves_on_and_says_so():
+    with dg.DagsterInstance.ephemeral() as instance:
+        for session in range(3):
+            materialised(instance, session, 1, 1)
+        ticked = tick(PHASES, instance, Home(Path("unused")), None)
+        assert (ticked.run_requests, ticked.skip_message) == ([], "3 sessions, no change of phase")
+        assert int(ticked.cursor) > 0
+
+
+def test_a_transition_that_a_killed_run_made_is_asked_for_when_the_next_run_reports_it():
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialised(instance, 0, 0, 1, did="skipped")
+        assert keys([tick(PHASES, instance, Home(Path("unused")), None)]) == ["announce:abc:2023-01-02:0-1"]
+
+
+def test_only_a_live_life_is_asked_to_retrain():
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialised(instance, 0, 0, 1)
+        materialised(instance, 1, 1, 2, live=True)
+        ticked = tick(PHASES, instance, Home(Path("unused")), None)
+        assert [r.job_name for r in ticked.run_requests] == ["demo_announce", "demo_announce", "demo_retrain"]
+
+
+def test_the_requested_runs_note_and_announce_the_transition_and_retrain_once(home: Home, instance: dg.DagsterInstance):
+    announce, retrain = tick(PHASES, instance, home, None).run_requests
+    for _ in range(2):
+        assert execute(announce, instance, home).success
+        assert execute(retrain, instance, home).success
+    life = lives.current(home, "demo")
+    assert life is not None
+    (noted,) = life.notes("phase_transition")
+    assert (noted["before"], noted["after"]) == (0, 1)
+    assert announce.run_key.endswith(f"{noted['session']}:0-1")
+    (trained,) = life.notes("retrain")
+    assert (trained["head"], trained["why"]) == (str(HEAD), "phase 0 → 1")
+    assert trained["outcome"].startswith(trained["version"])
+    key = dg.AssetKey(["demo", "phase_state"])
+    (observed,) = instance.fetch_observations(key, limit=5).records
+    assert observed.asset_observation is not None
+    assert observed.asset_observation.partition == noted["session"]
+
+
+def test_a_failed_run_is_recorded_once_with_what_the_step_said(home: Home, instance: dg.DagsterInstance):
+    cursor = tick("failed_runs", instance, home, None).cursor
+    config = {"ops": {"demo_retrain_live": {"config": {"life": "nosuchlife", "why": "a test"}}}}
+    run = execute(dg.RunRequest(job_name="demo_retrain", run_config=config), instance, home)
+    assert not run.success
+    after = [tick("failed_runs", instance, home, at).cursor for at in (cursor, cursor)][-1]
+    (failure,) = failures(home)
+    assert (failure["run_id"], failure["job"]) == (run.run_id, "demo_retrain")
+    assert failure["error"].startswith("demo_retrain_live: no life")
+    assert "nosuchlife" in failure["error"]
+    assert tick("failed_runs", instance, home, after).skip_message
+
+
+def test_a_line_cut_short_by_a_kill_costs_no_other_failure(tmp_path: Path):
+    home = open_home(tmp_path / "home")
+    assert record_failure(home, at=NOW, run_id="a", job="j", error="first")
+    whole = json.dumps(failures(home)[0])
+    (home.root / "failures.jsonl").write_text(whole + "\n" + whole[:20])
+    assert record_failure(home, at=NOW, run_id="b", job="j", error="second")
+    assert not record_failure(home, at=NOW, run_id="b", job="j", error="second")
+    assert [entry["error"] for entry in failures(home)] == ["first", "second"]
