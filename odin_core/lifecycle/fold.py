@@ -310,4 +310,4 @@ def summary_of(state_row: Mapping[str, Any], replay: pl.DataFrame) -> dict[str, 
 
 
 def _finite(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+    return float(value) if np.isfinite(value) else None

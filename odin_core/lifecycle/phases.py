@@ -187,4 +187,4 @@ def epsilon(state: LoopState, config: ExplorationConfig, regime: str | None) -> 
 
 
 def _number(value: float) -> str:
-    return "unknown" if math.isnan(value) else f"{value:.4g}"
+    return f"{value:.4g}" if math.isfinite(value) else "unknown"
