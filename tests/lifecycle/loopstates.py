@@ -54,19 +54,19 @@ def scores(
     rewards: list[float | None],
     *,
     random: float = 0.0,
-    ic: list[float | None] | float | None = 0.05,
+    ic: list[float | None] | None = None,
     version: str = "joint-0",
     first: date = date(2023, 2, 1),
     candidate: bool = False,
 ) -> pl.DataFrame:
-    """One row of SCORES per reward, on consecutive days from `first`."""
+    """One row of SCORES per reward, on consecutive days from `first`; `ic` is about 0.05 where it is not given."""
     n = len(rewards)
     return pl.DataFrame(
         {
             "session": [first + timedelta(days=i) for i in range(n)], "version": [version] * n,
             "candidate": [candidate] * n, "champion": [True] * n, "trained_through": [first - timedelta(days=1)] * n,
             "decisions": [10] * n, "reward": rewards, "random": [random] * n, "rules": [0.0] * n,
-            "ic": ic if isinstance(ic, list) else [ic] * n,
+            "ic": [0.05 + 0.01 * (-1) ** i for i in range(n)] if ic is None else ic,
         },
         schema=SCORES,
     )  # fmt: skip
