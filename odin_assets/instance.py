@@ -128,14 +128,21 @@ def dev(home: Home, *, port: int = 3000, storage: str | None = None, workspace: 
     _check_port(port)
     with _served_once(home) as lock:
         with open_instance(home, storage) as instance:  # creates the tables before several processes want to
-            # Dagster's queue overlooks a pool the first time it meets it.
-            instance.event_log_storage.initialize_concurrency_limit_to_default(POOL)
+            make_pool_known(instance)
         with environment(home, storage) as variables:
             # What Dagster says about `dg dev` is for projects that it scaffolded.
             command = [sys.executable, "-W", "ignore:Function `dev_command`", "-m", "dagster", "dev"]
             command += ["--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(port)]
             # Dagster warns of a dagster.yaml that it does not use when it is started in a folder that has one.
             return _supervise(command, variables=os.environ | variables, folder=home.dagster, keep_open=lock)
+
+
+def make_pool_known(instance: "DagsterInstance") -> None:
+    """Enter POOL into the instance's list of pools: Dagster's queue overlooks a pool the first time it meets it, and
+    its PostgreSQL storage fails on entering one twice."""
+    storage = instance.event_log_storage
+    if POOL not in storage.get_concurrency_keys():
+        storage.initialize_concurrency_limit_to_default(POOL)
 
 
 def fail_dead_runs(instance: "DagsterInstance") -> list[str]:

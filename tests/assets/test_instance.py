@@ -86,6 +86,14 @@ def test_what_a_run_records_is_there_when_the_home_is_opened_again(home: Home, s
     assert used_storage(home) == storage
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_home_can_be_served_again(home: Home, storage: str):
+    for _ in range(2):
+        with open_instance(home, storage) as instance:
+            module.make_pool_known(instance)
+            assert [pool.name for pool in instance.event_log_storage.get_pool_limits()] == [module.POOL]
+
+
 def test_a_new_home_uses_the_embedded_server(home: Home):
     with environment(home) as variables:
         assert variables["ODIN_POSTGRES_URL"].startswith("postgresql://")
