@@ -147,6 +147,11 @@ class Life:
             why = "it is missing" if isinstance(error, PartitionMissing) else "it is no readable Parquet file"
             raise SessionDamaged(self, session, self.lake.path(table, session), why) from error
 
+    def sessions_with(self, table: str) -> list[date]:
+        """Finished sessions that left this table, ascending, by what their commits say."""
+        commits = ((session, self.committed(session)) for session in self.commits())
+        return [session for session, commit in commits if commit is not None and table in commit.tables]
+
     def read_many(self, table: str, sessions: Iterable[date]) -> pl.DataFrame:
         """A table of several finished sessions, one after another; no session gives an empty frame."""
         frames = [self.read(table, session) for session in sessions]

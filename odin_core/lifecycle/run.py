@@ -45,6 +45,14 @@ class NotClosedYet(OdinError):
         )
 
 
+class RangeWithHoles(OdinError):
+    def __init__(self, market: str, asked: Sequence[date], missing: date) -> None:
+        super().__init__(
+            f"{market}: the range from {asked[0]} to {asked[-1]} leaves out session {missing}, or is out of order; "
+            f"sessions follow from one another, so ask for all of them"
+        )
+
+
 class SessionLost(OdinError):
     def __init__(self, life: Life, session: date) -> None:
         super().__init__(
@@ -94,7 +102,11 @@ def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
 
 
 def check_range(life: Life, data: MarketData, sessions: Sequence[date], now: datetime) -> None:
-    """Raise unless the sessions begin in the life or right after its head and are closed, and the life has no gap."""
+    """Raise unless the sessions follow one another, begin in the life or right after its head and are closed, and the
+    life has no gap."""
+    expected = data.calendar.sessions(sessions[0], sessions[-1])
+    if list(sessions) != expected:
+        raise RangeWithHoles(life.market, sessions, min(set(expected) - set(sessions), default=sessions[0]))
     finished = life.commits()
     head = finished[-1] if finished else None
     following = data.calendar.next(head) if head else life.first_session
@@ -203,7 +215,7 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
     carried = carried_from(row)
     plan = life.read("recommendations", head)
     lookback = sessions[-life.config.learner.lookback_sessions :]
-    scores = [life.read("candidate_scores", s) for s in life.lake.sessions("candidate_scores") if s <= head]
+    scores = [life.read("candidate_scores", s) for s in life.sessions_with("candidate_scores")]
     versions = dict.fromkeys([*carried["candidates"], carried["champion"]])
     since = carried["phase_since"] or date.min
     return LoopState(

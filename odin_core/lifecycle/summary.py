@@ -60,7 +60,7 @@ def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
     """Each week's retraining: session, rows, seconds, outcome, reason."""
     seconds = {e["session"]: e["seconds"] for e in life.notes("session")}
     done = []
-    for session in (s for s in life.lake.sessions("evaluation_report") if s <= sessions[-1]):
+    for session in (s for s in life.sessions_with("evaluation_report") if s <= sessions[-1]):
         row = life.read("evaluation_report", session).row(0, named=True)
         done.append({"session": str(session), "rows": row["contexts"], "seconds": seconds.get(str(session)),
                      "outcome": row["outcome"], "candidate": row["version"], "reason": row["reason"]})  # fmt: skip
@@ -70,7 +70,7 @@ def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
 def _champion(life: Life, last: dict[str, Any], sessions: list[date]) -> dict[str, Any] | None:
     if last["champion"] is None:
         return None
-    weekly = [s for s in life.lake.sessions("candidate_scores") if s <= sessions[-1]]
+    weekly = [s for s in life.sessions_with("candidate_scores") if s <= sessions[-1]]
     scored = life.read_many("candidate_scores", weekly)
     mine = scored.filter((pl.col("version") == last["champion"]) & pl.col("reward").is_not_null())
     mine = mine.unique("session", maintain_order=True)

@@ -34,8 +34,7 @@ HISTORY: Final = pl.Schema(
 
 def history(life: Life, *, as_of: date | None = None) -> pl.DataFrame:
     """Registry events up to and including session `as_of` (default: the head), with the session, oldest first."""
-    through = min(as_of or date.max, life.head or date.min)
-    sessions = [s for s in life.lake.sessions("registry_history") if s <= through]
+    sessions = [s for s in life.sessions_with("registry_history") if s <= (as_of or date.max)]
     frames = [life.read("registry_history", s).select(pl.lit(s).alias("session"), pl.all()) for s in sessions]
     return pl.concat(frames) if frames else pl.DataFrame(schema={"session": pl.Date(), **HISTORY})
 
