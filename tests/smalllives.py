@@ -29,7 +29,7 @@ from odin_core.randomness import stream
 
 MARKET = "demo"
 SYMBOLS = 12
-FIRST, LAST = date(2023, 1, 2), date(2023, 1, 24)  # 17 sessions: three weeks of five, then two sessions
+FIRST, LAST = date(2023, 1, 2), date(2023, 1, 17)  # 12 sessions: two weeks of five, then two sessions
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 QUICK = (
     "learner.min_sessions=5", "learner.min_contexts=40", "learner.trees=6", "learner.leaves=5",
