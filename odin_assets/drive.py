@@ -79,9 +79,8 @@ def _came_to_its_end(life: Life) -> bool:
 def _recorded_late(sessions: list[date]) -> list[str]:
     if not sessions:
         return []
-    return [
-        f"{len(sessions)} finished sessions ({sessions[0]} to {sessions[-1]}), whose run was killed, are recorded now"
-    ]
+    span = f"{sessions[0]} to {sessions[-1]}" if len(sessions) > 1 else f"{sessions[0]}"
+    return [f"finished before by a run that died, and recorded in Dagster now: {span}"]
 
 
 def _another(before: Life | None, life: Life) -> list[str]:

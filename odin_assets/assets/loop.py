@@ -70,9 +70,10 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
             life = odin.life_or_new(market, sessions[0])
             data = odin.data(market)
             for result in run_sessions(life, data, sessions, clock=now):
-                _log_session(context, market, life.id, life.config.live, result)
+                # The week first: a session that is recorded tells a resumed run that all before it was recorded.
                 if data.calendar.is_last_session_of_week(result.session):
                     log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
+                _log_session(context, market, life.id, life.config.live, result)
                 tell("loop", str(result.session))
         yield from ()  # a generator, because Dagster expects several outputs of anything else
 
