@@ -3,6 +3,7 @@
 `create_views` works on any connection (a notebook's own, in memory); `build_catalog` writes a file of the same views,
 whole, under a temporary name, and replaces the old one."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,9 +18,12 @@ from odin_core.market.profile import profile_names
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+log = logging.getLogger("odin")
+
 
 def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
-    """One view per table of each market's dataset and of its current life, each row with its `session`."""
+    """One view per table of each market's dataset and of its current life, each row with its `session`. A table with a
+    damaged file is left out with a warning that names the file; the others are not the worse for it."""
     made = []
     for market in profile_names():
         life = lives.current(home, market)
@@ -29,8 +33,7 @@ def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
             tables["features"] = data.lake.root / f"features_{features_version()}"
         if life:
             tables |= {t: life.lake.root / t for t in life.lake.tables()}
-        for table, folder in sorted(tables.items()):
-            made.append(_view(connection, f"{market}_{table}", folder))
+        made += [v for table, folder in sorted(tables.items()) if (v := _view(connection, f"{market}_{table}", folder))]
     return made
 
 
@@ -55,8 +58,14 @@ def connect(home: Home) -> "DuckDBPyConnection":
     return connection
 
 
-def _view(connection: "DuckDBPyConnection", name: str, folder: Path) -> str:
+def _view(connection: "DuckDBPyConnection", name: str, folder: Path) -> str | None:
+    import duckdb
+
     files = str(folder / "session=*" / "part.parquet").replace("'", "''")
     source = f"read_parquet('{files}', hive_partitioning=true, hive_types={{'session': date}}, union_by_name=true)"
-    connection.execute(f'create or replace view "{name}" as select * from {source}')
+    try:
+        connection.execute(f'create or replace view "{name}" as select * from {source}')
+    except duckdb.Error as error:
+        log.warning("warning: the view %s is left out: %s", name, str(error).splitlines()[0])
+        return None
     return name

@@ -38,7 +38,7 @@ class PartitionUnreadable(OdinError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
             f"{path} is not a readable Parquet file ({why}); it was damaged after it was written. "
-            f"Delete its folder and run the same command again: it will be computed or asked for anew"
+            f"Delete its folder; what ODIN computes comes back with the same command, imported bars with an import"
         )
 
 

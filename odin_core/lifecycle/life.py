@@ -65,6 +65,16 @@ class BeforeTheLife(OdinError):
         )
 
 
+class CurrentLifeLost(OdinError):
+    def __init__(self, home: Home, market: str, life_id: str) -> None:
+        known = sorted(p.parent.name for p in home.lives.glob("*/life.json"))
+        super().__init__(
+            f"{home.current(market)} names {life_id[:40]!r} as the current life of {market}, which is not there. "
+            f"Choose one (odin life use ID; there are {', '.join(known) or 'none'}), or make one "
+            f"(odin life new --market {market})"
+        )
+
+
 @dataclass(frozen=True)
 class Commit:
     """Proof that a session is finished: what went in, what came out (logical hashes)."""
@@ -174,15 +184,16 @@ class Life:
     def notes(self, event: str) -> list[dict[str, Any]]:
         """The ledger's lines of one kind, oldest first. A line torn by a power cut is passed over."""
         path = self.folder / "ledger.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         return [entry for line in lines if (entry := _whole(line)).get("event") == event]
 
 
 def _whole(line: str) -> dict[str, Any]:
     try:
-        return json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return {}
+    return entry if isinstance(entry, dict) else {}
 
 
 def generation_on_disk(life: Life) -> int:
@@ -206,8 +217,7 @@ def create(home: Home, market: str, config: LifeConfig, first_session: date) -> 
 
 
 def is_current(life: Life) -> bool:
-    path = life.home.current(life.market)
-    return path.is_file() and path.read_text().strip() == life.id
+    return _current_id(life.home, life.market) == life.id
 
 
 def describe(life: Life, *, current: bool) -> dict[str, Any]:
@@ -246,8 +256,16 @@ def lives(home: Home, market: str | None = None) -> list[Life]:
 
 
 def current(home: Home, market: str) -> Life | None:
+    """The market's current life; None where there never was one. Raises CurrentLifeLost, LifeUnreadable."""
+    life_id = _current_id(home, market)
+    if life_id is not None and not (home.lives / life_id / "life.json").is_file():
+        raise CurrentLifeLost(home, market, life_id)
+    return load(home, life_id) if life_id is not None else None
+
+
+def _current_id(home: Home, market: str) -> str | None:
     path = home.current(market)
-    return load(home, path.read_text().strip()) if path.is_file() else None
+    return path.read_text(errors="replace").strip() or "nothing" if path.is_file() else None
 
 
 @dataclass(frozen=True)

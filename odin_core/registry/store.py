@@ -11,7 +11,8 @@ class ModelCorrupt(OdinError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(
             f"{path}: this model file is damaged ({why}) and is not used. Restore it from a backup, or rewind the life "
-            f"to before it was trained (odin life rewind --to SESSION) and run on: it will be trained again"
+            f"to before it was trained (odin registry list says when; odin life rewind --to SESSION) and run on: it "
+            f"will be trained again"
         )
 
 
