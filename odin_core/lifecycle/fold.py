@@ -50,12 +50,11 @@ class LoopRules:
 
 def begin(day: Day, rules: LoopRules) -> LoopState:
     """The state before the first session, planned from the warm-up's last session `day`. Without warm-up: no plan."""
-    return _plan(LoopState(), day, rules, "ok")[0]
+    return _plan(LoopState(), day, rules)[0]
 
 
 def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, DayRecord]:
     """One session. `day.session` must be the one that `state.plan` is for; the caller keeps the order of sessions."""
-    status = "no_data" if day.bars.is_empty() else "ok" if state.plan.height or state.sessions else "warm_up"
     before = state
     state, tables, facts = _settle(state, day, rules)
     models, reports = {}, {}
@@ -65,9 +64,8 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     state = _take_up_promotions(state, day, tables)
     state, view, epsilon = _change_phase(state, day, rules, tables)
     state = replace(state, models={v: state.models[v] for v in (*state.candidates, state.champion) if v})
-    state, filtered = _plan(state, day, rules, status, epsilon)
-    if status == "ok" and filtered == 0 and not _warm(day):
-        status = "warm_up"
+    state, filtered = _plan(state, day, rules, epsilon)
+    status = "no_data" if day.bars.is_empty() else "ok" if _warm(day) else "warm_up"
     distance = {c.name: [_finite(c.value), c.needed] for c in view.criteria}
     facts |= {"status": status, "epsilon": epsilon, "filtered": filtered, "phase_before": before.phase,
               "reason": _reason(status, view), "suggestions": list(view.suggestions),
@@ -220,7 +218,7 @@ def _append_history(tables: dict[str, pl.DataFrame], row: dict[str, object]) -> 
     )
 
 
-def _plan(state: LoopState, day: Day, rules: LoopRules, status: str, epsilon: float = 1.0) -> tuple[LoopState, int]:
+def _plan(state: LoopState, day: Day, rules: LoopRules, epsilon: float = 1.0) -> tuple[LoopState, int]:
     """The state with the plan for the next session, and how many symbols may be decided on."""
     config = rules.config
     contexts = planner.universe(day.features, rules.profile, config.filter, state.widening, _bars(day))
