@@ -1,8 +1,8 @@
-"""Whole lives on the synthetic exchange: with a planted edge they climb and beat random, without one nothing is
-promoted.
+"""Whole lives on the synthetic exchange: with a planted edge they climb and beat random; without, none is promoted.
 
 Each life is the demo's range with default settings, run without Dagster in a process of its own, two at a time. As a
-program, `python tests/slow/test_lives.py 40` prints the table of docs/evidence.md; a second number is the first seed."""
+program, `python tests/slow/test_lives.py 40` prints the table of docs/evidence.md. A second number is the first seed.
+"""
 
 import multiprocessing
 import sys
