@@ -72,6 +72,14 @@ class AlreadyServed(OdinError):
         )
 
 
+class RunRecordDamaged(OdinError):
+    def __init__(self, folder: Path, why: str) -> None:
+        super().__init__(
+            f"Dagster's record of runs in {folder} cannot be opened ({why}). No table of a life or market lies there: "
+            f"move that folder away and run the same command again, and Dagster hears of every finished session anew"
+        )
+
+
 class NotACheckout(OdinError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is missing; ODIN runs from its source folder: run `make install` there")
@@ -201,9 +209,15 @@ def _importing(module: str) -> Iterator[None]:
 
 @contextmanager
 def _instance(home: Home) -> Iterator["DagsterInstance"]:
-    from dagster import DagsterInstance
+    from dagster import AssetKey, DagsterInstance
+    from sqlalchemy.exc import DatabaseError
 
-    with DagsterInstance.from_config(str(home.dagster)) as instance:
+    try:
+        opened = DagsterInstance.from_config(str(home.dagster))
+        opened.event_log_storage.has_asset_key(AssetKey("any"))  # SQLite opens the event log at the first question
+    except DatabaseError as error:
+        raise RunRecordDamaged(home.dagster, str(error.orig).strip()) from error
+    with opened as instance:
         yield instance
 
 
@@ -245,7 +259,7 @@ def _without_password(url: str) -> str:
 
 def _remembered(home: Home) -> str | None:
     try:
-        return (home.dagster / "odin-storage").read_text().strip() or None
+        return (home.dagster / "odin-storage").read_text(errors="replace").strip() or None
     except FileNotFoundError:
         return None
 
@@ -263,7 +277,7 @@ def _write_settings(home: Home, *, with_postgres: bool) -> None:
         del settings["storage"]
     text = f"# Written by ODIN from {SETTINGS}; change that file, not this one.\n{yaml.safe_dump(settings)}"
     target = home.dagster / "dagster.yaml"
-    if not target.is_file() or target.read_text() != text:
+    if not target.is_file() or target.read_text(errors="replace") != text:
         write_text(text, target)
 
 
