@@ -19,7 +19,7 @@ from odin_assets.assets.learning import WEEKLY
 from odin_assets.definitions import build_definitions
 from odin_assets.instance import open_instance
 from odin_assets.jobs import LOOP_NAMES, UPSTREAM, session_job_name
-from odin_assets.resources import OdinHome
+from odin_assets.resources import OdinHome, duckdb_in_memory
 from odin_core.home import Home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig, configured
@@ -85,8 +85,26 @@ def definitions() -> dg.Definitions:
 def session_job(home: Home, instance: dg.DagsterInstance, session: date) -> None:
     """One partition of the job that the schedule asks for, run as Dagit's executor runs it."""
     job = definitions().resolve_job_def(session_job_name(MARKET))
-    resources = {"odin": OdinHome(path=str(home.root))}
-    assert job.execute_in_process(instance=instance, partition_key=str(session), resources=resources).success
+    done = job.execute_in_process(
+        instance=instance, partition_key=str(session), resources={"odin": OdinHome(path=str(home.root))}
+    )
+    assert done.success
+
+
+def weekly_assets(home: Home, instance: dg.DagsterInstance, week: str) -> None:
+    """A week of every weekly asset, as chosen in Dagit."""
+    done = dg.materialize(assets(), partition_key=week, instance=instance, resources=resources(home),
+                          selection=dg.AssetSelection.assets(*map(key, WEEKLY_ASSETS)))  # fmt: skip
+    assert done.success
+
+
+def assets() -> list[dg.AssetsDefinition]:
+    """Every asset of the market."""
+    return [a for a in definitions().assets or [] if isinstance(a, dg.AssetsDefinition)]
+
+
+def resources(home: Home) -> dict[str, Any]:
+    return {"odin": OdinHome(path=str(home.root)), "duckdb": duckdb_in_memory()}
 
 
 def python_command(home: Home, last: date = LAST) -> list[str]:
