@@ -5,7 +5,7 @@ Chooses the life, checks the range before anything starts, runs what is missing,
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from odin_core.errors import OdinError
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], datetime]
 RANGE = "dagster/asset_partition_range"  # tag of a run, with _start and _end
+
+
+class OutsideThePartitions(OdinError):
+    def __init__(self, market: str, asked: tuple[date, date], held: tuple[date, date]) -> None:
+        super().__init__(
+            f"{market}: the range {asked[0]} to {asked[1]} is not within the market's partitions, {held[0]} to {held[1]}; "
+            f"choose --start and --end within them, or change first_partition or last_partition in its profile"
+        )
 
 
 def bootstrap(
@@ -135,7 +143,16 @@ def _target(
     if not sessions:
         raise OdinError(f"{market} has no session between {begin} and {end}; choose a longer range")
     data.require(begin, end)
+    _require_partitions(data, sessions)
     return life, data, sessions
+
+
+def _require_partitions(data: MarketData, sessions: list[date]) -> None:
+    profile = data.profile
+    end = profile.last_partition or profile.calendar_last
+    if sessions[0] < profile.first_partition or sessions[-1] >= end:
+        held = data.calendar.sessions(profile.first_partition, end - timedelta(days=1))
+        raise OutsideThePartitions(profile.name, (sessions[0], sessions[-1]), (held[0], held[-1]))
 
 
 def _config(present: Life | None, seed: int | None, edge: float | None, assignments: tuple[str, ...]) -> LifeConfig:
