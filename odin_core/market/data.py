@@ -6,8 +6,9 @@ carries its edge and seed in the name, so lives with other settings never share 
 
 from collections.abc import Callable, Sequence
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
@@ -21,6 +22,9 @@ from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality import assess_session
+
+if TYPE_CHECKING:
+    from odin_core.market.synthetic import SyntheticExchange
 
 PRICES, QUALITY, QUARANTINE = "price_history", "data_quality", "quarantine"
 INPUTS_MARK = "odin.inputs"  # key in a features file's metadata: which price files it was computed from
@@ -53,10 +57,7 @@ class MarketData:
         profile = load_profile(market)
         if profile.source["kind"] != "synthetic":
             return cls(home.lake(market), profile)
-        from odin_core.market.synthetic import SyntheticExchange
-
-        symbols = int(profile.source["symbols"])
-        exchange = SyntheticExchange(profile, seed=config.seed, edge=config.edge, symbols=symbols)
+        exchange = _exchange(market, config.seed, config.edge)
         return cls(home.lake(f"{market}-edge{config.edge:g}-seed{config.seed}"), profile, exchange.bars)
 
     def has(self, session: date) -> bool:
@@ -144,6 +145,15 @@ class MarketData:
             status = path.stat() if path.is_file() else None
             parts.append(f"{session}:{status.st_size}:{status.st_mtime_ns}" if status else f"{session}:none")
         return ";".join(parts)
+
+
+@lru_cache(maxsize=2)
+def _exchange(market: str, seed: int, edge: float) -> "SyntheticExchange":
+    """The exchange of a synthetic market, whose whole past it computes at once; every asset of a run asks for it."""
+    from odin_core.market.synthetic import SyntheticExchange
+
+    profile = load_profile(market)
+    return SyntheticExchange(profile, seed=seed, edge=edge, symbols=int(profile.source["symbols"]))
 
 
 def holdings(lake: Lake, market: str) -> dict[str, Any]:
