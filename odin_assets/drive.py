@@ -30,7 +30,7 @@ class OutsideThePartitions(OdinError):
     def __init__(self, market: str, asked: tuple[date, date], held: tuple[date, date]) -> None:
         super().__init__(
             f"{market}: the range {asked[0]} to {asked[1]} is not within the market's partitions, {held[0]} to "
-            f"{held[1]}; choose --start and --end within them, or change first_partition or last_partition in its profile"
+            f"{held[1]}; choose --start and --end within, or change the profile's first_partition or last_partition"
         )
 
 
@@ -202,7 +202,6 @@ def _unrecorded(instance: "DagsterInstance", life: Life, last: date) -> list[dat
 def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) -> None:
     """One run from the first to the last of the sessions, where there are any, and one for what people read."""
     import dagster as dg
-    from dagster._core.errors import DagsterExecutionInterruptedError
 
     from odin_assets.definitions import build_definitions
     from odin_assets.jobs import report_job_name, session_job_name
@@ -222,7 +221,7 @@ def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) 
             job.execute_in_process(instance=instance, tags=with_tags, run_config=quiet, resources=resources)
         except dg.Failure as failure:
             raise _user_mistake(failure) or failure from failure
-        except DagsterExecutionInterruptedError as stopped:
+        except dg.DagsterExecutionInterruptedError as stopped:
             raise KeyboardInterrupt from stopped
 
 
