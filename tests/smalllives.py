@@ -4,6 +4,7 @@ Every piece is the product's own; only the number of symbols and the settings ar
 registry lie on the path of a life of three weeks that takes about a second."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -113,17 +114,34 @@ def rough(edit: Edit) -> Edit:
 
 
 def begin(folder: Path, config: LifeConfig | None = None, *, edit: Edit | None = None) -> tuple[Life, MarketData]:
-    """A life in a home of its own, not run yet."""
+    """A life in a home of its own, not run yet. The bars and features of the default market up to LAST lie there."""
     home, config = open_home(folder), config or quick()
-    return lives.create(home, MARKET, config, FIRST), small_market(home, config, edit=edit)
+    data = small_market(home, config, edit=edit)
+    if edit is None and not data.lake.root.exists() and (config.seed, config.edge) == (7, 0.5):
+        shutil.copytree(_made_before(), data.lake.root, copy_function=os.link)
+    return lives.create(home, MARKET, config, FIRST), data
+
+
+@cache
+def _made_before() -> Path:
+    """The market folder of the default exchange up to LAST: most lives of most tests need the same one."""
+    data = small_market(open_home(_folder() / "home"), quick())
+    for session in data.calendar.sessions(data.calendar.previous(FIRST), LAST):
+        data.features(session)
+    return data.lake.root
+
+
+def _folder() -> Path:
+    """A folder that lasts as long as this process."""
+    folder = Path(tempfile.mkdtemp(prefix="odin-small-lives-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @cache
 def climbed() -> tuple[Life, MarketData]:
     """A life run to CLIMBED, in a folder of this process. For reading only: tests share it."""
-    folder = Path(tempfile.mkdtemp(prefix="odin-climbed-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    life, data = begin(folder / "home", quick(*CLIMBING), edit=rough(plain_edge()))
+    life, data = begin(_folder() / "home", quick(*CLIMBING), edit=rough(plain_edge()))
     run_to(life, data, CLIMBED)
     return life, data
 

@@ -43,6 +43,12 @@ def copy(tmp_path: Path) -> tuple[Life, MarketData]:
     return begin(tmp_path / "home", source.config)
 
 
+def run_on(life: Life, data: MarketData, last: date) -> None:
+    """From the head on, to `last`."""
+    assert life.head is not None
+    run_to(life, data, last, first=data.calendar.next(life.head))
+
+
 def champion_on(life: Life, session: date) -> str | None:
     found = champion_as_of(life, session)
     return found.version if found else None
@@ -117,7 +123,7 @@ def test_a_promotion_takes_effect_on_the_first_session_that_is_not_planned_yet(c
     promotion = plan_promotion(life, other, None, "I like it")
     assert promotion.effective == after
     promotion.apply(NOW, "a tester")
-    run_to(life, data, after)
+    run_on(life, data, after)
     made = {s: set(life.read("recommendations", s)["model_version"].drop_nulls()) for s in (CLIMBED, before)}
     assert made[before] == {other}
     assert other not in made[CLIMBED]
@@ -145,11 +151,11 @@ def test_a_rollback_goes_back_to_the_champion_before_and_twice_forward_again(cop
     life, data = copy
     champion, other = champion_on(life, CLIMBED), history(life)["version"][0]
     plan_promotion(life, other, None, "I like it").apply(NOW, "me")
-    run_to(life, data, data.calendar.next(CLIMBED))
+    run_on(life, data, data.calendar.next(CLIMBED))
     back = plan_rollback(life, None, "I do not")
     assert (back.version, back.before.version if back.before else None) == (champion, other)
     back.apply(NOW, "me")
-    run_to(life, data, data.calendar.next(CLIMBED, 2))
+    run_on(life, data, data.calendar.next(CLIMBED, 2))
     assert champion_on(life, data.calendar.next(CLIMBED, 2)) == champion
     assert plan_rollback(life, None, "again").version == other
 
@@ -157,7 +163,7 @@ def test_a_rollback_goes_back_to_the_champion_before_and_twice_forward_again(cop
 def test_taking_the_only_champion_away_leaves_none(copy: tuple[Life, MarketData]):
     life, data = copy
     plan_rollback(life, None, "odd").apply(NOW, "me")
-    run_to(life, data, data.calendar.next(CLIMBED))
+    run_on(life, data, data.calendar.next(CLIMBED))
     assert champion_on(life, data.calendar.next(CLIMBED)) is None
 
 
@@ -166,11 +172,11 @@ def test_promotions_are_an_input_of_the_life_and_are_replayed(copy: tuple[Life, 
     other = history(life)["version"][0]
     plan_promotion(life, other, None, "I like it").apply(NOW, "me")
     end = data.calendar.next(CLIMBED, 4)
-    run_to(life, data, end)
+    run_on(life, data, end)
     whole = life_digest(life)
     plan_rewind(life, CLIMBED).apply()
     found = lives.load(life.home, life.id)
-    run_to(found, data, end)
+    run_on(found, data, end)
     assert life_digest(found) == whole
     assert promotions_on(found, date(2023, 2, 10))[0]["why"] == "I like it"
     assert promotions_on(found, date(2023, 2, 9)) == ()
@@ -178,7 +184,7 @@ def test_promotions_are_an_input_of_the_life_and_are_replayed(copy: tuple[Life, 
     without = tmp_path / "without"
     copytree(climbed()[0].home.root, without)
     plain, market = begin(without, life.config)
-    run_to(plain, market, end)
+    run_on(plain, market, end)
     assert life_digest(plain).digest != whole.digest
 
 
@@ -199,7 +205,7 @@ def test_a_damaged_model_is_refused_before_it_becomes_an_input(copy: tuple[Life,
     life, data = copy
     champion, other = champion_on(life, CLIMBED), history(life)["version"][0]
     plan_promotion(life, other, None, "I like it").apply(NOW, "me")
-    run_to(life, data, data.calendar.next(CLIMBED))
+    run_on(life, data, data.calendar.next(CLIMBED))
     (life.models / f"{champion}.json").write_text("{}")
     assert champion is not None
     with pytest.raises(ModelCorrupt, match=champion):
@@ -212,5 +218,5 @@ def test_a_damaged_file_of_promotions_is_named_and_nothing_runs_on_without_it(co
     path = life.folder / "promotions.jsonl"
     path.write_text(json.dumps({"effective": "2023-03-01", "version": None, "why": "x"}) + f"\n{line}\n")
     with pytest.raises(OdinError, match=r"promotions\.jsonl is damaged"):
-        run_to(life, data, data.calendar.next(CLIMBED))
+        run_on(life, data, data.calendar.next(CLIMBED))
     assert life.head == CLIMBED
