@@ -61,6 +61,15 @@ class SessionLost(OdinError):
         )
 
 
+class BarsVanished(OdinError):
+    def __init__(self, life: Life, session: date, symbols: list[str]) -> None:
+        super().__init__(
+            f"life {life.id} decided at the close of {session} on {', '.join(symbols[:5])}, whose bars are not in the "
+            f"lake of {life.market} any more. Import them again, or go back to before that session and run on from "
+            f"what there is: odin life rewind --market {life.market} --to SESSION"
+        )
+
+
 class RewoundMeanwhile(OdinError):
     def __init__(self, life: Life) -> None:
         super().__init__(
@@ -222,7 +231,7 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
         **carried,
         plan=plan,
         positions=life.read("open_decisions", head),
-        contexts=_contexts(data, head, plan["symbol"]),
+        contexts=_contexts(life, data, head, plan["symbol"]),
         closes=_last_closes(life, data, head),
         window=tuple(_session_contexts(life, data, s) for s in lookback),
         models={v: store.load(life.models, v) for v in versions if v},
@@ -231,16 +240,19 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
     )
 
 
-def _contexts(data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFrame:
-    """The features that a plan for `symbols` was made from, at the close of `decided`."""
-    return data.features(decided).filter(pl.col("symbol").is_in(symbols.to_list())).sort("symbol")
+def _contexts(life: Life, data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFrame:
+    """The features that a plan for `symbols` was made from, at the close of `decided`. Raises BarsVanished."""
+    found = data.features(decided).filter(pl.col("symbol").is_in(symbols.to_list())).sort("symbol")
+    if found.height != len(symbols):
+        raise BarsVanished(life, decided, sorted(set(symbols) - set(found["symbol"])))
+    return found
 
 
 def _session_contexts(life: Life, data: MarketData, session: date) -> SessionContexts:
     grid = life.read("action_outcomes", session)
     commit = life.committed(session)
     assert commit is not None
-    contexts = _contexts(data, data.calendar.previous(session), grid["symbol"])
+    contexts = _contexts(life, data, data.calendar.previous(session), grid["symbol"])
     net_return = (
         grid["net_return"].cast(pl.Array(pl.Float32, ACTIONS)).to_numpy()
         if grid.height
