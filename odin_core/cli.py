@@ -152,7 +152,7 @@ for group in (data, life, registry):
 def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
-        cli(standalone_mode=False)
+        cli(prog_name="odin", standalone_mode=False)
     except OdinError as error:
         _die(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
