@@ -12,7 +12,7 @@ from smalllives import CLIMBED, FIRST, LAST, begin, climbed, clock, quick, run_t
 from odin_core.lake import Lake
 from odin_core.lifecycle.digest import KEYS, life_digest
 from odin_core.lifecycle.life import BeforeTheLife, Life, SessionDamaged, StartsTooLate, plan_rewind
-from odin_core.lifecycle.run import NotClosedYet, RangeWithHoles, run_sessions
+from odin_core.lifecycle.run import BarsVanished, NotClosedYet, RangeWithHoles, run_sessions
 from odin_core.market.data import MarketData
 from odin_core.registry.store import ModelCorrupt
 from odin_core.replay.record import REPLAY, validate
@@ -117,6 +117,16 @@ def test_bars_that_changed_below_the_head_mark_their_session_and_recompute_nothi
     assert life_digest(life).digest == whole
     data.lake.write("price_history", MID, bars)
     assert {r.did for r in run_to(*anew(life))} == {"skipped"}
+
+
+def test_bars_that_vanished_under_a_finished_plan_are_named(tmp_path: Path):
+    life, data = begin(tmp_path / "home")
+    run_to(life, data, MID)
+    gone, bars = "SYN003", data.lake.read("price_history", MID)
+    data.lake.write("price_history", MID, bars.filter(pl.col("symbol") != gone))
+    with pytest.raises(BarsVanished, match=f"at the close of {MID} on {gone}, .*odin life rewind"):
+        run_to(*anew(life), date(2023, 1, 12))
+    assert life.head == MID
 
 
 @pytest.fixture
