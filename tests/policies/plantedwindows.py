@@ -13,6 +13,7 @@ NAMES = ("rsi_15m", "return_90m", "volume_z_5m", "atr_60m")
 CENTRE = np.array([50.0, 0.0, np.nan, np.nan], np.float32)  # about which a feature is mirrored
 COST = 0.2
 BEST_EXIT = (3, 0)  # positions on the axes of stops and targets
+AGAINST_EXIT = (0, 3)  # the better one for a trade against the last 90 minutes, where exits depend on that
 
 
 class Planted(NamedTuple):
@@ -39,10 +40,12 @@ def planted(
     each: int = 40,
     seed: int = 3,
     exit_edge: float = 0.0,
+    exit_by_move: bool = False,
     noise: float = 1.0,
     unknown: float = 0.0,
 ) -> Planted:
-    """`unknown` is the share of rewards that are NaN; `exit_edge` is what BEST_EXIT earns above the others."""
+    """`unknown` is the share of rewards that are NaN; `exit_edge` is what BEST_EXIT earns above the others, with
+    `exit_by_move` only for a trade with the move of the last 90 minutes; one against it earns it with AGAINST_EXIT."""
     rng = np.random.default_rng(seed)
     parts, directions = [], []
     for i in range(sessions):
@@ -51,7 +54,10 @@ def planted(
         outcome = direction + noise * (rng.standard_normal(each) + 0.5 * rng.standard_normal())
         reward = np.empty((each, *SHAPE))
         reward[:, 0], reward[:, 1] = (sign * outcome[:, None, None, None] - COST for sign in (1, -1))
-        reward[:, :, :, BEST_EXIT[0], BEST_EXIT[1]] += exit_edge
+        for side, sign in enumerate((1, -1)):
+            along = (sign * X[:, 1] > 0) | (not exit_by_move)
+            reward[along, side, :, BEST_EXIT[0], BEST_EXIT[1]] += exit_edge
+            reward[~along, side, :, AGAINST_EXIT[0], AGAINST_EXIT[1]] += exit_edge
         flat = reward.reshape(each, -1).astype(np.float32)
         flat[rng.random(flat.shape) < unknown] = np.nan
         day = date(2023, 1, 2) + timedelta(days=i)

@@ -5,7 +5,7 @@ from datetime import date
 
 import numpy as np
 import pytest
-from plantedwindows import BEST_EXIT, CENTRE, COST, NAMES, Planted, contexts, interaction, planted
+from plantedwindows import AGAINST_EXIT, BEST_EXIT, CENTRE, COST, NAMES, Planted, contexts, interaction, planted
 
 from odin_core.lifecycle.config import LearnerConfig
 from odin_core.policies import joint
@@ -46,6 +46,17 @@ def test_the_exit_that_pays_more_is_chosen(found):
     meaning = decode(found[0].propose(FRESH).lean)
     best = (meaning.stop == STOPS[BEST_EXIT[0]]) & (meaning.target == TARGETS[BEST_EXIT[1]])
     assert best.mean() > 0.9
+
+
+def test_the_exit_is_chosen_as_seen_from_the_side_that_is_taken():
+    policy, _ = train_joint(planted(1.0, exit_edge=0.5, exit_by_move=True).window, CONFIG, 7)
+    meaning = decode(policy.propose(FRESH).lean)
+    along = meaning.side * FRESH[:, 1] > 0
+    clear = np.abs(FRESH[:, 1]) > 0.002
+    for chosen, exit_ in ((along, BEST_EXIT), (~along, AGAINST_EXIT)):
+        right = (meaning.stop == STOPS[exit_[0]]) & (meaning.target == TARGETS[exit_[1]])
+        for side in (1, -1):
+            assert right[clear & chosen & (meaning.side == side)].mean() > 0.9
 
 
 def test_more_expected_reward_for_its_scale_never_takes_a_smaller_size(found):
