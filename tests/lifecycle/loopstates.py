@@ -1,5 +1,6 @@
 """Pieces of the fold by hand: feature rows, decisions, score tables and states with just what a test is about."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -51,10 +52,10 @@ def in_phase(phase: int, champion: Any = None, **fields: Any) -> LoopState:
 
 
 def scores(
-    rewards: list[float | None],
+    rewards: Sequence[float | None],
     *,
     random: float = 0.0,
-    ic: list[float | None] | None = None,
+    ic: Sequence[float | None] | None = None,
     version: str = "joint-0",
     first: date = date(2023, 2, 1),
     candidate: bool = False,

@@ -21,7 +21,7 @@ from odin_core.replay.record import DECISION, OUTCOME, validate
 SEED = 7
 MINUTES = 40
 VENUE = Venue(
-    rules=ExecutionRules(**{k: v for k, v in NSE.execution.items() if k != "latency_bars"}, latency_bars=1, lot=1.0),
+    rules=ExecutionRules.from_mapping(NSE.execution),
     costs=CostSchedule.from_mapping(NSE.costs),
     capital=NSE.capital,
     lot_size=1.0,
@@ -120,7 +120,7 @@ def test_every_action_of_the_grid_ends_as_the_engine_stepped_by_hand_on_that_sym
             state = by_hand(row, action, bars)
             closed = 0 < state.entry.quantity <= state.exit.quantity
             reasons.add((state.leaving, closed))
-            expected = np.subtract(*returns(GRID.side[action], state)) if closed else np.nan
+            expected = np.subtract(*returns(float(GRID.side[action]), state)) if closed else np.nan
             assert net[i, action] == pytest.approx(expected, abs=1e-7, nan_ok=True), (row["symbol"], action)
     assert {reason for reason, closed in reasons if closed} == {1, 2, 3}  # stops, targets and the last bar
     assert any(not closed for _, closed in reasons)
