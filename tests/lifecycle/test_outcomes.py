@@ -132,7 +132,7 @@ def test_a_decision_gets_the_outcome_of_its_own_action_and_its_times_prices_and_
     validate(result.resolved)
     for row in result.resolved.iter_rows(named=True):
         state = by_hand(row, row["action"], bars)
-        gross, cost = returns(GRID.side[row["action"]], state)
+        gross, cost = returns(float(GRID.side[row["action"]]), state)
         stamps = bars.filter(pl.col("symbol") == row["symbol"])["ts"]
         assert (row["entry_ts"], row["exit_ts"]) == (stamps[state.entry.row], stamps[state.exit.row])
         assert (row["entry_price"], row["exit_price"]) == (state.entry.price, state.exit.price)
