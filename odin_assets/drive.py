@@ -103,16 +103,16 @@ def _another(before: Life | None, life: Life) -> list[str]:
 def _without_bars(data: MarketData, fresh: list[date]) -> list[str]:
     if not fresh:
         return []
-    have = data.sessions(fresh[0], fresh[-1])
-    empty = [s for s in fresh if s not in set(have)]
-    tail = [s for s in empty if not have or s > have[-1]]
+    have = set(data.sessions(fresh[0], fresh[-1]))
+    empty = [s for s in fresh if s not in have]
+    tail = [s for s in empty if s > max(have, default=date.min)]
     notes = []
     if len(empty) > len(tail):
         notes.append(f"{len(empty) - len(tail)} sessions within the range have no bars and were carried through")
     if tail:
         notes.append(
             f"the last {len(tail)} sessions ({tail[0]} to {tail[-1]}) have no bars and were carried through; to use "
-            f"bars that are imported later: odin life rewind --market {data.profile.name} --to SESSION"
+            f"bars imported later: odin life rewind --market {data.profile.name} --to {data.calendar.previous(tail[0])}"
         )
     return notes
 

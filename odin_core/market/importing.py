@@ -107,18 +107,20 @@ def import_files(
     files = [open_file(Path(path)) for path in paths]
     total, done = sum(file.rows for file in files), 0
     reports, touched = [], set[date]()
-    for file in files:
-        batch = _sort_out(file, read_rows(file, calendar, stamps))
-        corrected: dict[date, int | None] = {}
-        for session, rows, outcome in _store(lake, file, batch):
-            done += rows
-            corrected[session] = outcome
-            if progress is not None:
-                progress(done, total)
-        touched |= corrected.keys() - {NO_SESSION}
-        reports.append(_report(file, batch, corrected))
-    for session in sorted(touched):
-        _write_if_new(lake, "data_quality", session, assess_session(lake, calendar, session))
+    try:
+        for file in files:
+            batch = _sort_out(file, read_rows(file, calendar, stamps))
+            corrected: dict[date, int | None] = {}
+            for session, rows, outcome in _store(lake, file, batch):
+                done += rows
+                corrected[session] = outcome
+                if progress is not None:
+                    progress(done, total)
+            touched |= corrected.keys() - {NO_SESSION}
+            reports.append(_report(file, batch, corrected))
+    finally:  # the files before a refused one are imported
+        for session in sorted(touched):
+            _write_if_new(lake, "data_quality", session, assess_session(lake, calendar, session))
     return ImportReport(files=tuple(reports))
 
 
