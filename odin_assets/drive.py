@@ -16,7 +16,7 @@ from odin_core.lifecycle.digest import life_digest
 from odin_core.lifecycle.life import REPORT, Life
 from odin_core.lifecycle.run import check_range
 from odin_core.lifecycle.summary import summarise
-from odin_core.market.data import MarketData
+from odin_core.market.data import PRICES, MarketData
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 Clock = Callable[[], datetime]
 RANGE = "dagster/asset_partition_range"  # tag of a run, with _start and _end
+
+
+class UnsoundBars(OdinError):
+    def __init__(self, data: MarketData, session: date, rule: str) -> None:
+        super().__init__(
+            f"the bars of {session} in {data.lake.path(PRICES, session)} break the rule that {rule}, so nothing was "
+            f"decided on them: they were changed after they were stored. Delete that folder; a market that makes its "
+            f"own bars brings them back by itself, others by an import"
+        )
 
 
 class OutsideThePartitions(OdinError):
@@ -223,6 +232,17 @@ def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) 
             raise _user_mistake(failure) or failure from failure
         except dg.DagsterExecutionInterruptedError as stopped:
             raise KeyboardInterrupt from stopped
+        except dg.DagsterError as error:
+            raise _unsound(life, sessions) or error from error
+
+
+def _unsound(life: Life, sessions: list[date]) -> OdinError | None:
+    """The first of the sessions whose bars break a rule, which is where the graph's blocking check stops a run."""
+    from odin_assets.assets.market import fault_of
+
+    data = MarketData.of(life.home, life.market, life.config)
+    faults = ((session, fault_of(data.bars(session))) for session in sessions)
+    return next((UnsoundBars(data, session, fault) for session, fault in faults if fault), None)
 
 
 def _user_mistake(error: BaseException | None) -> OdinError | None:

@@ -255,6 +255,14 @@ def test_a_damaged_file_stops_the_run_with_its_name_and_the_way_out(home: Home, 
     assert str(path) in mistake or str(path.parent) in mistake or str(path.parents[1]) in mistake
 
 
+@pytest.mark.parametrize("columns", [("volume",), ()], ids=["without a column", "with negative prices"])
+def test_bars_that_were_changed_in_the_lake_are_not_decided_on(home: Home, columns: tuple[str, ...]):
+    path = partition(home, "price_history", NEXT)
+    pl.read_parquet(path).with_columns(-pl.col("low")).drop(columns).write_parquet(path)
+    assert str(path) in odin("bootstrap", "--end", NEXT, home=home).mistake
+    assert odin("life", "list", "--json", home=home).json["lives"][0]["head"] == str(HEAD)
+
+
 def test_the_ways_out_of_damage_lead_to_the_life_that_was_not_damaged(home: Home, tmp_path: Path):
     whole = digest_without_damage(copied(home.root, tmp_path / "whole"))
     for path in (partition(home, "features_"), partition(home, "price_history", NEXT), partition(home, "executions")):

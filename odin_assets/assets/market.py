@@ -31,7 +31,7 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
             unsound: dict[str, str] = {}
             for key in context.partition_keys:
                 bars = data.bars(session_of(key))
-                if fault := _fault(bars):
+                if fault := fault_of(bars):
                     unsound[key] = fault
                 numbers = {
                     "rows": bars.height,
@@ -68,7 +68,7 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
     return [price_history, data_quality]
 
 
-def _fault(bars: pl.DataFrame) -> str | None:
+def fault_of(bars: pl.DataFrame) -> str | None:
     """The first rule that a session's bars break; None where they are sound or there are none."""
     if bars.schema != BARS:
         return f"columns are {dict(bars.schema)}"

@@ -92,6 +92,8 @@ class MarketData:
             return self._recent[session]
         if self.lake.has(PRICES, session):
             frame = self.lake.read(PRICES, session)
+            if frame.schema != BARS:
+                raise PartitionUnreadable(self.lake.path(PRICES, session), "its columns are not those of minute bars")
         elif self._generate is not None and session >= self.profile.first_partition:
             frame = self._generate(session)
             self.lake.write(PRICES, session, frame)
