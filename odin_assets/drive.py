@@ -266,9 +266,10 @@ def _bars(shown: bool, sessions: int) -> Iterator[None]:
     bars: dict[str, Any] = {}
 
     def progress(asset: str, session: str) -> None:
-        bar = bars.setdefault(asset, tqdm(desc=f"{asset:<14}", total=sessions, unit=" sessions"))
-        bar.set_postfix_str(session, refresh=False)
-        bar.update()
+        if asset not in bars:
+            bars[asset] = tqdm(desc=f"{asset:<14}", total=sessions, unit=" sessions", position=len(bars))
+        bars[asset].set_postfix_str(session, refresh=False)
+        bars[asset].update()
 
     with listening(progress):
         try:

@@ -1,6 +1,7 @@
 """The `odin` command as a person or a script uses it."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from grownhomes import FIRST, HEAD, NEXT, copied, run
 from odincommand import odin
 from smalllives import clock
 
+from odin_assets import drive
+from odin_assets.resources import tell
 from odin_core import cli
 from odin_core.commands import life as life_commands
 from odin_core.commands.common import plain
@@ -110,6 +113,18 @@ def test_a_finished_range_is_not_run_again_and_says_so(grown: Path):
     said = odin("bootstrap", "--end", HEAD, home=grown)
     assert "14 sessions, 2023-01-02 to 2023-01-19 (all finished before: nothing to do)" in said.out
     assert {path: path.stat().st_mtime_ns for path in grown.rglob("*.parquet")} == before
+
+
+def test_on_a_terminal_a_bar_per_asset_counts_the_sessions(capsys: pytest.CaptureFixture[str]):
+    dagster, level = logging.getLogger("dagster"), logging.getLogger("dagster").level
+    with drive._bars(True, 2):
+        for asset, session in (("features", FIRST), ("features", NEXT), ("loop", FIRST)):
+            tell(asset, str(session))
+    dagster.setLevel(level)
+    last = {line.split()[0]: line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if line.strip()}
+    assert "2/2" in last["features"]
+    assert str(NEXT) in last["features"]
+    assert "1/2" in last["loop"]
 
 
 def test_a_person_reads_where_the_system_got_to_and_what_would_help(grown: Path):
