@@ -36,7 +36,7 @@ def run() -> list[dict[str, Any]]:
         grid_outcomes(symbol)
     peer = (time.perf_counter() - started) * len(sessions) / SAMPLE
     bars = sum(map(len, candles)) * len(sessions) / SAMPLE
-    seconds = statistics.median(through_dagster(LAST, n).seconds for n in range(REPEATS))
+    seconds = statistics.median(through_dagster().seconds for _ in range(REPEATS))
     peers = {
         f"plain Python loop, outcomes of the grid only, {SAMPLE} sessions scaled to {len(sessions)}": peer,
         f"not measured: {PUBLISHED_BARS:,} bars/s, published for a self-retraining backtest": bars / PUBLISHED_BARS,

@@ -22,15 +22,13 @@ class Run(NamedTuple):
     peak_mb: float  # its memory and its children's, those of the embedded PostgreSQL included
 
 
-@cache
-def through_dagster(last: date = LAST, attempt: int = 0) -> Run:
-    """`odin bootstrap` of FIRST..last with the defaults of `make demo`; `attempt` tells repeated runs apart."""
+def through_dagster(last: date = LAST) -> Run:
+    """`odin bootstrap` of FIRST..last with the defaults of `make demo`."""
     _warm()
     return _fresh([str(ODIN), "bootstrap", "--market", "demo", "--edge", "0.5", "--json"], "--home", last)
 
 
-@cache
-def without_dagster(last: date = LAST, attempt: int = 0) -> Run:
+def without_dagster(last: date = LAST) -> Run:
     """The same sessions, tables, report, catalog and digest, by calling `odin_core` alone."""
     _warm()
     return _fresh([sys.executable, __file__], None, last)
