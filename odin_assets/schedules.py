@@ -52,7 +52,14 @@ def next_run(life: Life, data: MarketData, now: datetime) -> dg.RunRequest | dg.
     closes = data.calendar.hours(following).close
     if now < closes:
         return dg.SkipReason(f"{market}: the next session {following} closes at {closes:%Y-%m-%d %H:%M} UTC")
-    over = [s for s in data.calendar.sessions(following, now.date()) if data.calendar.hours(s).close <= now]
+    end = data.profile.last_partition or data.profile.calendar_last
+    if following >= end:
+        return dg.SkipReason(
+            f"{market}: life {life.id} has come to the end of the market's partitions; a later last_partition in its "
+            f"profile carries it on"
+        )
+    last = min(now.date(), end - timedelta(days=1))
+    over = [s for s in data.calendar.sessions(following, last) if data.calendar.hours(s).close <= now]
     if len(over) > 1 and not life.config.live:
         return dg.SkipReason(
             f"life {life.id} of {market} is simulated and {len(over)} sessions behind, so it is left as it is. Run on: "

@@ -114,6 +114,11 @@ def test_a_simulated_life_is_carried_on_only_where_the_session_of_the_day_is_nex
     assert "--set live=true" in later.skip_message
 
 
+def test_a_live_life_does_not_run_beyond_the_markets_partitions(home: Home):
+    (request,) = tick(home, datetime(2026, 1, 5, 11, tzinfo=UTC)).run_requests
+    assert request.run_key == f"{life_of(home).id}:{NEXT}:2023-07-28"
+
+
 @pytest.fixture
 def nse(tmp_path: Path) -> Home:
     """A life of a market of files that has come to Thursday, 2021-04-01; 2021-04-02 is a holiday."""
