@@ -1,46 +1,6 @@
-"""The graph: one set of assets per market profile, put together. `odin dev` and `workspace.yaml` load `defs`."""
+"""What Dagster loads: the graph of every market that has a profile. `workspace.yaml` and `dg` name this module."""
 
-import dagster as dg
-
-from odin_assets.assets.catalog import catalog_assets
-from odin_assets.assets.features import feature_assets
-from odin_assets.assets.learning import weekly_assets
-from odin_assets.assets.loop import loop_asset
-from odin_assets.assets.market import market_assets
-from odin_assets.jobs import market_jobs, report_job, session_job
-from odin_assets.resources import OdinHome, duckdb_in_memory
-from odin_assets.schedules import daily_schedule
-from odin_assets.sensors import failed_runs, phase_sensor
+from odin_assets.build import build_definitions
 from odin_core.market.profile import profile_names
-
-
-def market_definitions(market: str) -> dg.Definitions:
-    """All assets, jobs, schedules and sensors of one market, from its profile."""
-    jobs = market_jobs(market)
-    assets = [
-        *market_assets(market),
-        *feature_assets(market),
-        loop_asset(market),
-        *weekly_assets(market),
-        *catalog_assets(market),
-    ]
-    return dg.Definitions(
-        assets=assets,
-        jobs=[session_job(market), report_job(market), *jobs],
-        schedules=[daily_schedule(market)],
-        sensors=[phase_sensor(market, {job.name: job for job in jobs})],
-    )
-
-
-def build_definitions(markets: list[str]) -> dg.Definitions:
-    return dg.Definitions.merge(
-        *map(market_definitions, markets),
-        dg.Definitions(
-            sensors=[failed_runs],
-            resources={"odin": OdinHome(path=dg.EnvVar("ODIN_HOME")), "duckdb": duckdb_in_memory()},
-            executor=dg.in_process_executor,
-        ),
-    )
-
 
 defs = build_definitions(profile_names())

@@ -212,7 +212,7 @@ def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) 
     """One run from the first to the last of the sessions, where there are any, and one for what people read."""
     import dagster as dg
 
-    from odin_assets.definitions import build_definitions
+    from odin_assets.build import build_definitions
     from odin_assets.jobs import report_job_name, session_job_name
     from odin_assets.resources import OdinHome
 

@@ -16,7 +16,7 @@ import dagster as dg
 
 from odin_assets import drive
 from odin_assets.assets.learning import WEEKLY
-from odin_assets.definitions import build_definitions
+from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
 from odin_assets.jobs import LOOP_NAMES, UPSTREAM, session_job_name
 from odin_assets.resources import OdinHome, duckdb_in_memory

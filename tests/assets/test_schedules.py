@@ -9,7 +9,7 @@ import pytest
 from grownhomes import HEAD, LIVE, NEXT, copied, resource
 from smalllives import clock
 
-from odin_assets.definitions import build_definitions
+from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
 from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives

@@ -11,7 +11,7 @@ import pytest
 from grownhomes import HEAD, copied, resource
 from smalllives import NOW
 
-from odin_assets.definitions import build_definitions
+from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
 from odin_assets.sensors import PAGE
 from odin_core.home import Home, open_home
