@@ -1,8 +1,8 @@
 """Minute bars: their schema, and larger intervals made from them.
 
-A bar is stamped with its *start* (`ts`) and may be used from its *end* (`known_at`), both UTC. Prices are raw;
-`factor` is the adjustment known on the session itself (1.0 until a corporate action is known). Where bars come from is
-`market.importing` and `market.synthetic`, what is wrong with them `market.quality`."""
+A bar is stamped with its *start* (`ts`) and may be used from its *end* (`known_at`), both UTC. Prices are raw, as they
+were traded; `market.actions` adjusts them as of a date. Where bars come from is `market.importing`, `market.fetching`
+and `market.synthetic`, what is wrong with them `market.quality`."""
 
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, get_args
@@ -27,7 +27,7 @@ BARS = pl.Schema(
         "low": pl.Float64(),
         "close": pl.Float64(),
         "volume": pl.Float64(),  # null where the source has none
-        "factor": pl.Float64(),
+        "oi": pl.Float64(),  # open interest at the end of the bar; null where the source has none
     }
 )
 KEY = ("symbol", "ts")
@@ -101,7 +101,7 @@ def _resampled(
         low="low",
         close=ordered["close"].gather(bucket["last"]),
         volume=pl.when("has_volume").then("volume"),
-        factor=ordered["factor"].gather(bucket["last"]),
+        oi=ordered["oi"].gather(bucket["last"]),
     )
 
 

@@ -99,7 +99,7 @@ def import_files(
 ) -> ImportReport:
     """Bring files of minute bars into a market's lake: tables price_history, quarantine, arrivals, data_quality.
 
-    `known_at` is one minute after `ts`, `factor` 1.0. `stamps="end"` says that the files label a bar by its end. Of two
+    `known_at` is one minute after `ts`, `stamps="end"` says that the files label a bar by its end. Of two
     rows with one symbol and time the first of a file wins; a later file replaces what an earlier one, or an earlier
     import, brought. Each session of a table is written whole or not at all. `progress` gets rows done and rows in all.
     All files are looked at before anything is written. Raises the errors of `market.barfiles`, and PartitionUnreadable
@@ -146,7 +146,7 @@ def _sort_out(file: BarFile, rows: FileRows) -> _Batch:
         pl.col("session").fill_null(NO_SESSION),
     )
     return _Batch(
-        kept.with_columns((pl.col("ts") + MINUTE).alias("known_at"), pl.lit(1.0).alias("factor")).select(
+        kept.with_columns((pl.col("ts") + MINUTE).alias("known_at"), pl.lit(None, pl.Float64).alias("oi")).select(
             *BARS, "session", "late"
         ),
         bad.select(*QUARANTINE, "session").sort("session", "row"),

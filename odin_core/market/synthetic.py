@@ -97,7 +97,7 @@ class SyntheticExchange:
                 "low": prices.low,
                 "close": prices.close,
                 "volume": prices.volume,
-                "factor": np.ones(ts.size),
+                "oi": pl.repeat(None, ts.size, dtype=pl.Float64, eager=True),
             },
             schema=BARS,
         )

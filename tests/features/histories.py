@@ -51,7 +51,7 @@ def _minute_bars(symbol: str, days: list[date], seed: int, missing: float) -> pl
             "low": np.minimum(open_, close) * (1 - rng.exponential(0.0003, n)),
             "close": close,
             "volume": rng.integers(0, 5000, n).astype(float),
-            "factor": 1.0,
+            "oi": None,
         }
     )
     bars = bars.with_columns(known_at=pl.col("ts") + timedelta(minutes=1))

@@ -228,7 +228,7 @@ def test_recorded_bars_with_outages_give_complete_rows_after_the_warm_up():
     minutes = pl.read_parquet(market_file("nse_equity_1m_2021.parquet")).filter(
         pl.col("ts").dt.time().is_between(opens, closes, closed="left"), pl.col("symbol").is_in(["TCS", "SBIN", "INFY"])
     )
-    minutes = minutes.with_columns(known_at=pl.col("ts") + timedelta(minutes=1), factor=1.0)
+    minutes = minutes.with_columns(known_at=pl.col("ts") + timedelta(minutes=1), oi=None)
     stream, complete = FeatureStream(), []
     for session in minutes["ts"].dt.date().unique().sort()[:20]:
         open_at = pl.select(pl.lit(session).dt.combine(opens).dt.replace_time_zone("UTC")).item()

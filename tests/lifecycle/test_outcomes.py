@@ -42,7 +42,7 @@ def minute_bars(session: date, symbols: str = "ABC", volume: float = 1e5, seed: 
         parts.append(pl.DataFrame({
             "symbol": symbol, "ts": ts, "known_at": [t + timedelta(minutes=1) for t in ts], "open": opened,
             "high": np.maximum(opened, close) * np.exp(wick[0]), "low": np.minimum(opened, close) * np.exp(-wick[1]),
-            "close": close, "volume": rng.uniform(0.5, 1.5, MINUTES) * volume, "factor": 1.0,
+            "close": close, "volume": rng.uniform(0.5, 1.5, MINUTES) * volume, "oi": None,
         }, schema=BARS))  # fmt: skip
     return pl.concat(parts)
 

@@ -21,7 +21,7 @@ WIDTHS = {"5m": 5, "15m": 15, "60m": 60, "day": 375}
 def bar(symbol: str, minute: int, price: float, volume: float | None) -> dict[str, Any]:
     ts = OPEN + minute * MINUTE
     prices = {"open": price, "high": price + 2, "low": price - 1, "close": price + 1}
-    return {"symbol": symbol, "ts": ts, "known_at": ts + MINUTE, **prices, "volume": volume, "factor": 1.0}
+    return {"symbol": symbol, "ts": ts, "known_at": ts + MINUTE, **prices, "volume": volume, "oi": None}
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -49,7 +49,7 @@ def by_hand(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
                 "low": min(r["low"] for r in rows),
                 "close": rows[-1]["close"],
                 "volume": math.fsum(volumes) if volumes else None,
-                "factor": rows[-1]["factor"],
+                "oi": rows[-1]["oi"],
             }
         )
     return pl.DataFrame(made, schema=INTERVAL_BARS)

@@ -28,7 +28,7 @@ def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, par
     thursday = lake.read("price_history", THURSDAY)
     assert thursday.schema == BARS
     assert thursday["symbol"].to_list() == ["A"] * 375 + ["B"] * 375
-    assert thursday.row(0, named=True) == row("A", 0) | {"known_at": at(1), "factor": 1.0}
+    assert thursday.row(0, named=True) == row("A", 0) | {"known_at": at(1), "oi": None}
     assert lake.read("arrivals", THURSDAY).schema == ARRIVALS
     assert lake.read("data_quality", THURSDAY).schema == FINDINGS
     assert lake.sessions("quarantine") == []

@@ -32,7 +32,7 @@ CALENDAR = Weekdays()
 
 
 def bars(rows: list[dict[str, Any]]) -> pl.DataFrame:
-    return pl.DataFrame([r | {"known_at": r["ts"] + MINUTE, "factor": 1.0} for r in rows], schema=BARS)
+    return pl.DataFrame([r | {"known_at": r["ts"] + MINUTE, "oi": None} for r in rows], schema=BARS)
 
 
 def full(symbol: str = "A", **changes: Any) -> list[dict[str, Any]]:
