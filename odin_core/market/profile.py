@@ -78,6 +78,7 @@ class MarketProfile:
     last_partition: date | None = None
     range_first: date | None = None
     range_last: date | None = None
+    interest_rates: tuple[tuple[date, float], ...] = ()  # (from when on, per year, continuously compounded), ascending
 
     def __post_init__(self) -> None:
         ordered = self.calendar_first <= self.first_partition < self.calendar_last
@@ -98,6 +99,12 @@ class MarketProfile:
     def _require(self, field: str, holds: bool, rule: str) -> None:
         if not holds:
             raise BadProfile(self.name, field, getattr(self, field), rule)
+
+    def interest_rate(self, day: date) -> float:
+        """The rate that held on a day, per year; what option prices are discounted with. Raises BadProfile for none."""
+        held = [rate for first, rate in self.interest_rates if first <= day]
+        self._require("interest_rates", bool(held), f"options need one that holds on {day}")
+        return held[-1]
 
     def require_synthetic(self, edge: float | None) -> None:
         """Raise NothingToPlant where an edge is given for a market of real bars."""
@@ -200,6 +207,11 @@ def _special(name: str, field: str, value: object) -> tuple[SpecialSession, ...]
     return tuple(found)
 
 
+def _rates(name: str, field: str, value: object) -> tuple[tuple[date, float], ...]:
+    steps = _mapping(name, field, value).items()
+    return tuple(sorted((_date(name, field, first), float(_number(name, field, rate))) for first, rate in steps))
+
+
 _PARSERS = {
     **dict.fromkeys(("calendar_first", "calendar_last", "range_first", "range_last"), _date),
     **dict.fromkeys(("first_partition", "last_partition"), _date),
@@ -208,5 +220,6 @@ _PARSERS = {
     **dict.fromkeys(("source", "costs", "execution"), _mapping),
     **dict.fromkeys(("carry_overnight", "untradable", "decision_points"), _strings),
     "special_sessions": _special,
+    "interest_rates": _rates,
     "non_sessions": _dates,
 }
