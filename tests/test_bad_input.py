@@ -133,7 +133,7 @@ def test_a_row_that_breaks_a_rule_goes_to_quarantine_with_file_row_and_rule(tmp_
     assert report["quarantined"] == expected
     assert report["kept"] + sum(expected.values()) == report["rows"] == frame.height
     held = home.lake("nse").read("quarantine", DAY).row(0, named=True)
-    assert (held["file"], held["rule"], held["symbol"]) == ("bars.parquet", next(iter(expected)), "TCS")
+    assert (held["origin"], held["rule"], held["symbol"]) == ("bars.parquet", next(iter(expected)), "TCS")
     assert frame.row(held["row"], named=True)["symbol"] == "TCS"
     shown = odin("data", "show", "--market", "nse", "--json", home=home).json
     assert shown["quarantined"] == expected

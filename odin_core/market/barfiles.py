@@ -1,27 +1,28 @@
-"""A file of minute bars as rows: typed, placed in sessions, each with the first rule that it breaks.
+"""A file of minute bars as rows, typed.
 
 Read are Parquet, and CSV with the same column names: ts (with a time zone), symbol, open, high, low, close, volume;
-other columns are ignored and other layouts refused. A file that is wrong as a whole is an error here; a row that is
-wrong keeps its place and gets a rule of `market.quality`. Finding duplicates and storing is `market.importing`."""
+oi (open interest) where there is one; other columns are ignored and other layouts refused. A file that is wrong as a
+whole is an error here; a row that is wrong keeps its place. Judging rows is `market.judging`, storing
+`market.importing`."""
 
 import hashlib
+import math
 from collections.abc import Iterable
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.market.bars import MICROSECOND, MINUTE, UTC
-from odin_core.market.quality import PRICES, SessionHours, broken_rule
+from odin_core.market.bars import KEY, MICROSECOND, MINUTE
+from odin_core.market.judging import Hours, hours_near, placed
+from odin_core.market.quality import PRICES, SessionHours
 
 Stamps = Literal["start", "end"]
 
 REQUIRED = ("ts", "symbol", *PRICES, "volume")
-NEAR = timedelta(hours=12)  # a bar outside every session's hours belongs to one that is no further away than this
 MAJORITY = 0.8  # share of symbol-days or of rows from which a file is refused as a whole
 SPARSE = 0.05  # with a smaller share of neighbours one minute apart, bars are no minute bars
 ENOUGH = 100  # rows that it takes to judge a file by its rows
@@ -93,12 +94,11 @@ class BarFile(NamedTuple):
 
 
 class FileRows(NamedTuple):
-    """The rows of a file, in its order. `raw`: REQUIRED as they were read. `typed`: row (0-based), ts (UTC, start of
-    the bar), symbol, open, high, low, close, volume (null for null, NaN or unreadable), session (null where it belongs
-    to none), rule (null where none is broken)."""
+    """The rows of a file, in its order. `raw`: as they were read. `bars`: SOURCE_BARS; a price or time that could not
+    be read is null, a volume or open interest that could not is infinite."""
 
     raw: pl.DataFrame
-    typed: pl.DataFrame
+    bars: pl.DataFrame
 
 
 def open_file(path: Path) -> BarFile:
@@ -123,34 +123,27 @@ def open_file(path: Path) -> BarFile:
 
 
 def read_rows(file: BarFile, calendar: SessionHours, stamps: Stamps = "start") -> FileRows:
-    """All rows of a file, each with its session and the first rule that it breaks; duplicates are not looked for.
-    Raises NaiveTimestamps, WrongStamps, WrongMarket, UnreadableFile."""
+    """All rows of a file. Raises NaiveTimestamps, WrongStamps, WrongMarket, WrongBarLength, UnreadableFile."""
     try:
-        raw = _scan(file.path).select(REQUIRED).collect()
+        scan = _scan(file.path)
+        raw = scan.select(name for name in (*REQUIRED, "oi") if name in scan.collect_schema()).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
         raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
-    typed = raw.select(
-        pl.int_range(pl.len(), dtype=pl.Int64).alias("row"),
-        _instants(file.path, raw["ts"]),
+    bars = raw.select(
         pl.col("symbol").cast(pl.String),
+        _instants(file.path, raw["ts"]),
         *(_number(raw.schema, p).alias(p) for p in PRICES),
-        _number(raw.schema, "volume").alias("volume"),
-        pl.col("volume").is_not_null().alias("volume_given"),
+        *(_figure(raw.schema, name).alias(name) for name in ("volume", "oi")),
     )
-    hours = _hours(typed["ts"], calendar)
-    _check_stamps(file.path, typed, hours, stamps)
+    hours = hours_near(bars["ts"], calendar)
+    _check_stamps(file.path, bars, hours, stamps)
     if stamps == "end":
-        typed = typed.with_columns(pl.col("ts") - MINUTE)
-    session, misplaced = _placed(typed["ts"], hours)
-    _check_market(file.path, typed["ts"], misplaced)
-    number = pl.col("volume")
-    typed = typed.with_columns(
-        session,
-        misplaced,
-        pl.when(number.is_finite()).then(number).alias("volume"),
-        (pl.col("volume_given") & (number.is_null() | number.is_infinite())).alias("volume_unreadable"),
-    ).with_columns(broken_rule().alias("rule"))
-    return FileRows(raw, typed.drop("misplaced", "volume_given", "volume_unreadable"))
+        bars = bars.with_columns(pl.col("ts") - MINUTE)
+    places = placed(bars["ts"], hours)
+    _check_market(file.path, bars["ts"], places.misplaced)
+    inside = bars.select("symbol", "ts", session=pl.Series(places.at)).filter(places.misplaced.is_null())
+    _check_length(file.path, inside.sort("session", *KEY))
+    return FileRows(raw, bars)
 
 
 def _is_csv(path: Path) -> bool:
@@ -184,6 +177,15 @@ def _number(schema: pl.Schema, name: str) -> pl.Expr:
     return column.cast(pl.Float64, strict=False)
 
 
+def _figure(schema: pl.Schema, name: str) -> pl.Expr:
+    """A number that may be missing: infinite where it was given and could not be read."""
+    if name not in schema:
+        return pl.lit(None, pl.Float64)
+    number = _number(schema, name)
+    given = pl.col(name).str.strip_chars() != "" if schema[name] == pl.String else pl.col(name).is_not_null()
+    return pl.when(number.is_null() & given).then(math.inf).otherwise(number)
+
+
 def _instants(path: Path, ts: pl.Series) -> pl.Series:
     """As UTC microseconds. Of text, what is no ISO 8601 time with a zone becomes null."""
     if ts.dtype != pl.String:
@@ -196,58 +198,7 @@ def _instants(path: Path, ts: pl.Series) -> pl.Series:
     return pl.select(pl.coalesce(parsed)).to_series().alias("ts")
 
 
-class _Hours(NamedTuple):
-    """Sessions near the file's stamps, ascending, with their hours in microseconds since 1970 UTC."""
-
-    sessions: list[date]
-    opens: npt.NDArray[np.int64]
-    closes: npt.NDArray[np.int64]
-    outside: list[date]  # dates beyond the calendar
-
-
-def _hours(ts: pl.Series, calendar: SessionHours) -> _Hours:
-    stamped = ts.drop_nulls().dt.date().unique().to_list()
-    days = sorted({date.fromordinal(day.toordinal() + shift) for day in stamped for shift in (-1, 0, 1)})
-    sessions, outside = [], []
-    for day in days:
-        try:
-            if calendar.is_session(day):
-                sessions.append(day)
-        except OdinError:
-            outside.append(day)
-    edges = [calendar.hours(day) for day in sessions]
-    opens, closes = (pl.Series([e[side] for e in edges], dtype=UTC).to_physical().to_numpy() for side in (0, 1))
-    return _Hours(sessions, opens, closes, outside)
-
-
-def _placed(ts: pl.Series, hours: _Hours) -> tuple[pl.Series, pl.Series]:
-    """`session` of each stamp (the one whose hours hold it, else the nearest within NEAR, else null), and `misplaced`:
-    null inside the hours, else the rule that is broken."""
-    instant = ts.to_physical().fill_null(0).to_numpy()
-    far = np.iinfo(np.int64).max
-    before = np.searchsorted(hours.opens, instant, side="right") - 1
-    since_close = np.where(before >= 0, instant - np.append(hours.closes, 0)[before], far)
-    until_open = np.where(before + 1 < len(hours.opens), np.append(hours.opens, far)[before + 1] - instant, far)
-    is_inside = since_close < 0
-    is_near = np.minimum(since_close, until_open) <= NEAR // MICROSECOND
-    nearest = np.where(since_close <= until_open, before, before + 1)
-    nowhere = len(hours.sessions)
-    session = pl.Series("session", [*hours.sessions, None], dtype=pl.Date).gather(np.where(is_near, nearest, nowhere))
-    frame = pl.DataFrame({"day": ts.dt.date(), "inside": is_inside, "near": is_near})
-    misplaced = frame.select(
-        pl.when("inside")
-        .then(None)
-        .when("near")
-        .then(pl.lit("outside_hours"))
-        .when(pl.col("day").is_in(hours.outside))
-        .then(pl.lit("outside_calendar"))
-        .otherwise(pl.lit("not_a_session"))
-        .alias("misplaced")
-    ).to_series()
-    return pl.select(pl.when(ts.is_not_null()).then(session).alias("session")).to_series(), misplaced
-
-
-def _check_stamps(path: Path, typed: pl.DataFrame, hours: _Hours, given: Stamps) -> None:
+def _check_stamps(path: Path, typed: pl.DataFrame, hours: Hours, given: Stamps) -> None:
     """Of the symbol-days with a stamp at their open or close, those with a close and no open say "ends" (where the
     minute after the open is stamped too), those with an open and no close say "starts". A market that never closes
     says nothing."""
@@ -283,8 +234,8 @@ def _check_market(path: Path, ts: pl.Series, misplaced: pl.Series) -> None:
         raise WrongMarket(path, len(outside) / len(ts), first, last)
 
 
-def require_minute_bars(path: Path, ordered: pl.DataFrame) -> None:
-    """Refuse bars of another length. `ordered`: sound rows sorted by session, symbol, ts. Raises WrongBarLength."""
+def _check_length(path: Path, ordered: pl.DataFrame) -> None:
+    """Refuse bars of another length. `ordered`: rows inside the hours, sorted by session, symbol, ts."""
     same = (pl.col("symbol") == pl.col("symbol").shift()) & (pl.col("session") == pl.col("session").shift())
     step = pl.col("ts").diff().dt.total_minutes()
     steps = ordered.select(step.filter(same & (step > 0)).alias("minutes")).group_by("minutes").len()

@@ -1,12 +1,12 @@
-"""Files of minute bars into the lake, by session: what is sound to `price_history`, what is not to `quarantine`.
+"""The one way of bars into the lake: pages of rows, by session; what is sound to the bars, what is not to `quarantine`.
 
-`market.barfiles` reads the files and judges rows one by one; here duplicates are found, sessions are merged with what
-the lake holds, and the report is made. Nothing is dropped. What the lake holds afterwards depends on the files and
-their order, not on how often or how far an import ran: the same command again heals a killed one and otherwise writes
-nothing. Memory: one file at a time, about 500 bytes per row of the largest."""
+A page is a file, a part of one, or a vendor's reply. `market.barfiles` reads files, `market.fetching` asks sources,
+`market.judging` judges their rows one by one; here duplicates are found and sessions are merged with what the lake
+holds. Nothing is dropped. What the lake holds afterwards depends on the pages and their order, not on how often or how
+far an import ran: the same command again heals a killed one and otherwise writes nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,21 +14,35 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from odin_core.lake import Lake
-from odin_core.market.barfiles import BarFile, FileRows, Stamps, open_file, read_rows, require_minute_bars
-from odin_core.market.bars import BARS, KEY, MINUTE
+from odin_core.market.barfiles import Stamps, open_file, read_rows
+from odin_core.market.bars import BARS, KEY
+from odin_core.market.judging import judged, minutes_of
 from odin_core.market.quality import ARRIVALS, PRICES, QUARANTINE, RULES, SessionHours, assess_session
+from odin_core.market.sources.source import INSTRUMENTS
 
 NO_SESSION = date(1970, 1, 1)  # partition of the quarantined rows that belong to no session
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileReport:
-    """What became of one file. Rows are the file's, `corrected` counts stored bars that got other values."""
+class Page(NamedTuple):
+    """Rows that came together. `raw` and `bars` hold the same rows in the same order."""
 
-    file: str
+    origin: str  # what people call it: a file's name, or "kite 1m 2024-01-01 to 2024-02-29"
+    origin_id: str  # 16 hex digits of a hash of the content: the same page again replaces itself
+    raw: pl.DataFrame  # the rows as received, any columns
+    bars: pl.DataFrame  # SOURCE_BARS; a value that could not be read is null, a volume or oi that could not is infinite
+    rows: pl.Series | None = None  # numbers of the rows in their origin, Int64; from 0 on where it is None
+    instruments: pl.DataFrame | None = None  # INSTRUMENTS of its symbols, where it says what they are
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageReport:
+    """What became of a page. Rows are the page's, `corrected` counts stored bars that got other values."""
+
+    origin: str
+    interval: str
     rows: int
     kept: int
-    quarantined: dict[str, int]  # rule -> rows
+    quarantined: dict[str, int]  # rule -> rows, the most frequent first
     out_of_order: int
     corrected: int
     symbols: tuple[str, ...]
@@ -37,12 +51,29 @@ class FileReport:
 
     @property
     def sessions(self) -> list[date]:
+        """Sessions that the page has sound bars for, ascending."""
         return sorted(self.written + self.unchanged)
+
+    def plus(self, other: "PageReport") -> "PageReport":
+        """The report of two pages of one origin that share no session."""
+        counts = {rule: self.quarantined.get(rule, 0) + n for rule, n in other.quarantined.items()}
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            kept=self.kept + other.kept,
+            quarantined=_most_frequent_first(self.quarantined | counts),
+            out_of_order=self.out_of_order + other.out_of_order,
+            corrected=self.corrected + other.corrected,
+            symbols=tuple(sorted({*self.symbols, *other.symbols})),
+            written=tuple(sorted(self.written + other.written)),
+            unchanged=tuple(sorted(self.unchanged + other.unchanged)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         sessions = self.sessions
         return {
-            "file": self.file,
+            "origin": self.origin,
+            "interval": self.interval,
             "rows": self.rows,
             "kept": self.kept,
             "quarantined": self.quarantined,
@@ -58,7 +89,8 @@ class FileReport:
         sessions = self.sessions
         span = f"{len(sessions)} sessions {sessions[0]} to {sessions[-1]}" if sessions else "no session"
         lines = [
-            f"{self.file}: {self.rows:,} rows, {self.kept:,} kept, {sum(self.quarantined.values()):,} quarantined",
+            f"{self.origin}: {self.rows:,} rows, {self.kept:,} kept as {self.interval} bars, "
+            f"{sum(self.quarantined.values()):,} quarantined",
             f"  {len(self.symbols)} symbols, {span}: {len(self.written)} written, {len(self.unchanged)} unchanged",
         ]
         lines += [f"  {n:,} rows {rule}: {RULES[rule]}" for rule, n in self.quarantined.items()]
@@ -69,9 +101,27 @@ class FileReport:
         return "\n".join(lines)
 
 
+def table_of(interval: str) -> str:
+    """The lake's table of bars of an interval that a source gave as such. Raises NotAnInterval."""
+    return "price_history" if minutes_of(interval) == 1 else f"bars_{interval}"
+
+
+def store_page(page: Page, *, lake: Lake, calendar: SessionHours, interval: str = "1m") -> PageReport:
+    """Bring a page into a market's lake: the interval's bars (BARS), quarantine, arrivals, instruments, data_quality.
+
+    Of two rows with one symbol and time the first of a page wins; a later page replaces what an earlier one brought.
+    Rows that belong to no session lie in the partition NO_SESSION. Each session of a table is written whole or not at
+    all, and the same page again writes nothing. Raises NotAnInterval, and PartitionUnreadable where the lake is
+    damaged."""
+    batch = sorted_out(page, calendar, interval)
+    outcomes = {session: outcome for session, _, outcome in stored(lake, page, batch)}
+    assess(lake, calendar, outcomes)
+    return reported(page, batch, outcomes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    files: tuple[FileReport, ...]
+    files: tuple[PageReport, ...]
 
     @property
     def sessions(self) -> list[date]:
@@ -97,81 +147,87 @@ def import_files(
     stamps: Stamps = "start",
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Bring files of minute bars into a market's lake: tables price_history, quarantine, arrivals, data_quality.
+    """Bring files of minute bars into a market's lake, each as a page, see `store_page`.
 
-    `known_at` is one minute after `ts`, `stamps="end"` says that the files label a bar by its end. Of two
-    rows with one symbol and time the first of a file wins; a later file replaces what an earlier one, or an earlier
-    import, brought. Each session of a table is written whole or not at all. `progress` gets rows done and rows in all.
-    All files are looked at before anything is written. Raises the errors of `market.barfiles`, and PartitionUnreadable
-    where the lake is damaged."""
+    `stamps="end"` says that the files label a bar by its end. `progress` gets rows done and rows in all. All files are
+    looked at before anything is written. Raises the errors of `market.barfiles`, and PartitionUnreadable."""
     files = [open_file(Path(path)) for path in paths]
     total, done = sum(file.rows for file in files), 0
     reports, touched = [], set[date]()
     try:
         for file in files:
-            batch = _sort_out(file, read_rows(file, calendar, stamps))
-            corrected: dict[date, int | None] = {}
-            for session, rows, outcome in _store(lake, file, batch):
-                done += rows
-                corrected[session] = outcome
+            rows = read_rows(file, calendar, stamps)
+            page = Page(file.path.name, file.file_id, rows.raw, rows.bars)
+            batch = sorted_out(page, calendar, "1m")
+            outcomes: dict[date, int | None] = {}
+            for session, handled, outcome in stored(lake, page, batch):
+                done += handled
+                outcomes[session] = outcome
+                touched.add(session)
                 if progress is not None:
                     progress(done, total)
-            touched |= corrected.keys() - {NO_SESSION}
-            reports.append(_report(file, batch, corrected))
+            reports.append(reported(page, batch, outcomes))
     finally:  # the files before a refused one are imported
-        for session in sorted(touched):
-            _write_if_new(lake, "data_quality", session, assess_session(lake, calendar, session))
+        assess(lake, calendar, touched)
     return ImportReport(files=tuple(reports))
 
 
-class _Batch(NamedTuple):
-    """A file's rows, sorted out. `kept`: BARS, session, late. `bad`: QUARANTINE, session (NO_SESSION for none)."""
+class Batch(NamedTuple):
+    """A page's rows, sorted out. `kept`: BARS, session, late; sorted by session, symbol, ts. `bad`: QUARANTINE, session
+    (NO_SESSION for none); sorted by session, row."""
 
+    interval: str
     kept: pl.DataFrame
     bad: pl.DataFrame
 
 
-def _sort_out(file: BarFile, rows: FileRows) -> _Batch:
+def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
+    rows = pl.int_range(page.bars.height, dtype=pl.Int64, eager=True) if page.rows is None else page.rows
     late = (pl.col("ts") < pl.col("ts").shift().over("symbol")).fill_null(False).alias("late")
-    sound = rows.typed.filter(pl.col("rule").is_null()).with_columns(late).sort("session", *KEY, maintain_order=True)
-    require_minute_bars(file.path, sound)
+    given = page.bars.with_columns(rows.alias("row"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
+    typed = judged(given, calendar, interval)
+    sound = typed.filter(pl.col("rule").is_null()).with_columns(late).sort("session", *KEY, maintain_order=True)
     repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
     again = sound.filter(repeats)
     kept = sound.filter(~repeats) if again.height else sound
-    broken = pl.concat([rows.typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)])
-    content = rows.raw[broken["row"]].select(pl.struct(pl.all()).struct.json_encode().alias("content"))
+    broken = pl.concat([typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)])
+    content = page.raw[broken["place"]].select(pl.struct(pl.all()).struct.json_encode().alias("content"))
     bad = pl.concat([broken, content], how="horizontal").with_columns(
-        pl.lit(file.path.name).alias("file"),
-        pl.lit(file.file_id).alias("file_id"),
+        pl.lit(page.origin).alias("origin"),
+        pl.lit(page.origin_id).alias("origin_id"),
+        pl.lit(interval).alias("interval"),
         pl.col("session").fill_null(NO_SESSION),
     )
-    return _Batch(
-        kept.with_columns((pl.col("ts") + MINUTE).alias("known_at"), pl.lit(None, pl.Float64).alias("oi")).select(
-            *BARS, "session", "late"
-        ),
+    return Batch(
+        interval,
+        kept.select(*BARS, "session", "late"),
         bad.select(*QUARANTINE, "session").sort("session", "row"),
     )
 
 
 def _duplicates(repeats: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
     """Rows whose symbol and time were there before, with the rule that says whether their values were the same."""
-    values = (*PRICES, "volume")
+    values = (*PRICES, "volume", "oi")
     first = repeats.join(kept.select(*KEY, *values), on=KEY, how="left", suffix="_first", maintain_order="left")
     same = pl.all_horizontal(pl.col(v).eq_missing(pl.col(f"{v}_first")) for v in values)
     rule = pl.when(same).then(pl.lit("duplicate_copy")).otherwise(pl.lit("duplicate_conflict"))
     return first.with_columns(rule.alias("rule")).select(pl.exclude("late", *(f"{v}_first" for v in values)))
 
 
-def _store(lake: Lake, file: BarFile, batch: _Batch) -> Iterator[tuple[date, int, int | None]]:
+def stored(lake: Lake, page: Page, batch: Batch) -> Iterator[tuple[date, int, int | None]]:
     """Write the batch's sessions in order; each gives its date, its rows and, where its bars changed, how many stored
     ones got other values (None: nothing changed)."""
     kept, bad = _by_session(batch.kept), _by_session(batch.bad)
     for session in sorted(kept.keys() | bad.keys()):
         bars = kept.get(session, batch.kept.clear()).drop("session")
         quarantine = bad.get(session, batch.bad.clear()).drop("session")
-        _replace_of_file(lake, "quarantine", session, file, quarantine)
-        _replace_of_file(lake, "arrivals", session, file, _arrivals(file, bars, quarantine))
-        yield session, len(bars) + len(quarantine), _merge(lake, session, bars.drop("late"))
+        _replace_of_page(lake, "quarantine", session, page, batch.interval, quarantine)
+        _replace_of_page(lake, "arrivals", session, page, batch.interval, _arrivals(page, batch, bars, quarantine))
+        if page.instruments is not None and bars.height:
+            there = page.instruments.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))
+            _merge(lake, "instruments", session, there.select(*INSTRUMENTS), ["symbol"])
+        outcome = _merge(lake, table_of(batch.interval), session, bars.drop("late"), KEY)
+        yield session, len(bars) + len(quarantine), outcome
 
 
 def _by_session(ordered: pl.DataFrame) -> dict[date, pl.DataFrame]:
@@ -180,63 +236,75 @@ def _by_session(ordered: pl.DataFrame) -> dict[date, pl.DataFrame]:
     return {session: ordered.slice(start, length) for length, session, start in runs.iter_rows()}
 
 
-def _arrivals(file: BarFile, bars: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
+def _arrivals(page: Page, batch: Batch, bars: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
     kept = bars.group_by("symbol").agg(pl.len().alias("kept"), pl.col("late").sum().alias("out_of_order"))
     held_back = quarantine.group_by("symbol").agg(pl.len().alias("quarantined"))
     counts = kept.join(held_back, on="symbol", how="full", coalesce=True, nulls_equal=True).sort("symbol")
-    named = counts.with_columns(pl.lit(file.path.name).alias("file"), pl.lit(file.file_id).alias("file_id"))
+    named = counts.with_columns(
+        pl.lit(page.origin).alias("origin"),
+        pl.lit(page.origin_id).alias("origin_id"),
+        pl.lit(batch.interval).alias("interval"),
+    )
     return named.select(pl.col(name).cast(dtype) for name, dtype in ARRIVALS.items()).with_columns(
         pl.col("kept", "quarantined", "out_of_order").fill_null(0)
     )
 
 
-def _replace_of_file(lake: Lake, table: str, session: date, file: BarFile, rows: pl.DataFrame) -> None:
-    """Rows of one file in a table, in place of what an earlier import of the same bytes wrote there."""
+def _replace_of_page(lake: Lake, table: str, session: date, page: Page, interval: str, rows: pl.DataFrame) -> None:
+    """Rows of one page in a table, in place of what an earlier import of the same content wrote there."""
     if not lake.has(table, session):
         if rows.height:
             lake.write(table, session, rows)
         return
     stored = lake.read(table, session)
-    others = stored.filter(pl.col("file_id") != file.file_id)
-    merged = pl.concat([others, rows]).sort("file", "file_id", maintain_order=True)
+    others = stored.filter((pl.col("origin_id") != page.origin_id) | (pl.col("interval") != interval))
+    merged = pl.concat([others, rows]).sort("origin", "origin_id", "interval", maintain_order=True)
     if not merged.equals(stored):
         lake.write(table, session, merged)
 
 
-def _merge(lake: Lake, session: date, bars: pl.DataFrame) -> int | None:
-    """Add bars to a session, those of a stored symbol and time in its place. How many of these differed; None where
-    nothing changed."""
-    if not lake.has("price_history", session):
-        if bars.height:
-            lake.write("price_history", session, bars)
-        return 0 if bars.height else None
-    stored = lake.read("price_history", session)
-    if stored.equals(bars):
+def _merge(lake: Lake, table: str, session: date, rows: pl.DataFrame, key: Iterable[str]) -> int | None:
+    """Add rows to a session, those of a stored key in its place. How many of these differed; None where nothing
+    changed."""
+    if not lake.has(table, session):
+        if rows.height:
+            lake.write(table, session, rows)
+        return 0 if rows.height else None
+    stored, columns = lake.read(table, session), list(key)
+    if stored.equals(rows):
         return None
-    others = stored.join(bars, on=KEY, how="anti")
-    merged = pl.concat([others, bars]).sort(KEY)
+    others = stored.join(rows, on=columns, how="anti")
+    merged = pl.concat([others, rows]).sort(columns)
     if merged.equals(stored):
         return None
-    lake.write("price_history", session, merged)
-    return stored.height - others.height - stored.join(bars, on=list(BARS), how="semi", nulls_equal=True).height
+    lake.write(table, session, merged)
+    same = stored.join(rows, on=rows.columns, how="semi", nulls_equal=True).height
+    return stored.height - others.height - same
 
 
-def _write_if_new(lake: Lake, table: str, session: date, frame: pl.DataFrame) -> None:
-    if not (lake.has(table, session) and lake.read(table, session).equals(frame)):
-        lake.write(table, session, frame)
+def assess(lake: Lake, calendar: SessionHours, sessions: Iterable[date]) -> None:
+    """The table data_quality of these sessions, as their bars are now; it is written only where it changes."""
+    for session in sorted(set(sessions) - {NO_SESSION}):
+        findings = assess_session(lake, calendar, session)
+        if not (lake.has("data_quality", session) and lake.read("data_quality", session).equals(findings)):
+            lake.write("data_quality", session, findings)
 
 
-def _report(file: BarFile, batch: _Batch, corrected: dict[date, int | None]) -> FileReport:
+def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> PageReport:
     with_bars = set(batch.kept["session"].unique())
-    counts = batch.bad.group_by("rule").agg(pl.len()).sort("len", "rule", descending=[True, False])
-    return FileReport(
-        file=file.path.name,
-        rows=file.rows,
+    return PageReport(
+        origin=page.origin,
+        interval=batch.interval,
+        rows=page.bars.height,
         kept=batch.kept.height,
-        quarantined=dict(counts.iter_rows()),
+        quarantined=_most_frequent_first(dict(batch.bad.group_by("rule").len().iter_rows())),
         out_of_order=int(batch.kept["late"].sum()),
-        corrected=sum(n or 0 for n in corrected.values()),
+        corrected=sum(n or 0 for n in outcomes.values()),
         symbols=tuple(batch.kept["symbol"].unique().sort()),
-        written=tuple(sorted(s for s in with_bars if corrected[s] is not None)),
-        unchanged=tuple(sorted(s for s in with_bars if corrected[s] is None)),
+        written=tuple(sorted(s for s in with_bars if outcomes[s] is not None)),
+        unchanged=tuple(sorted(s for s in with_bars if outcomes[s] is None)),
     )
+
+
+def _most_frequent_first(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,8 +1,9 @@
 """What can be wrong with minute bars: the rule that each row must keep, and the findings of a session.
 
 A row that breaks a rule never reaches `price_history`; `market.importing` puts it into the table `quarantine` with its
-file, row and rule. What is poor but usable is a finding in the table `data_quality`. A finding of severity `error` says
-that the table itself breaks its contract (it blocks), `warning` that the data are poor, `info` just describes them."""
+origin, row and rule. What is poor but usable is a finding in the table `data_quality`. A finding of severity `error`
+says that the table itself breaks its contract (it blocks), `warning` that the data are poor, `info` just describes
+them."""
 
 from collections.abc import Sequence
 from datetime import date, datetime
@@ -18,6 +19,7 @@ Severity = Literal["info", "warning", "error"]
 
 PRICES = ("open", "high", "low", "close")
 RULES = {
+    "not_a_bar": "the line has neither a time nor a price: a header repeated, a footnote or other text",
     "ts_missing": "the time stamp is missing or is no time",
     "symbol_missing": "the symbol is missing",
     "ts_not_whole_minute": "the time stamp is not on a whole minute",
@@ -25,6 +27,7 @@ RULES = {
     "price_not_positive": "a price is zero or negative",
     "volume_negative": "the volume is negative",
     "volume_not_a_number": "the volume is text or infinite",
+    "oi_not_a_number": "the open interest is negative, text or infinite",
     "high_below_low": "the high is below the low",
     "open_close_outside_range": "the open or the close lies outside low to high",
     "outside_calendar": "the date lies outside the market's calendar",
@@ -36,9 +39,10 @@ RULES = {
 
 QUARANTINE = pl.Schema(
     {
-        "file": pl.String(),
-        "file_id": pl.String(),  # of the file's bytes
-        "row": pl.Int64(),  # 0-based, as in the file
+        "origin": pl.String(),  # what people call the page that the row came in: a file's name, a vendor's range
+        "origin_id": pl.String(),  # of the page's content
+        "interval": pl.String(),
+        "row": pl.Int64(),  # 0-based, as in the page
         "rule": pl.String(),  # one of RULES
         "symbol": pl.String(),
         "ts": UTC,  # start of the bar; null where unusable
@@ -52,8 +56,9 @@ QUARANTINE = pl.Schema(
 )
 ARRIVALS = pl.Schema(
     {
-        "file": pl.String(),
-        "file_id": pl.String(),
+        "origin": pl.String(),
+        "origin_id": pl.String(),
+        "interval": pl.String(),
         "symbol": pl.String(),
         "kept": pl.Int64(),
         "quarantined": pl.Int64(),
@@ -87,14 +92,17 @@ class SessionHours(Protocol):
 
 def broken_rule() -> pl.Expr:
     """The first of RULES that a row breaks by itself, null where it breaks none. Needs the columns of a bar, and
-    `misplaced` (the calendar's verdict on `ts`, or null) and `volume_unreadable` (bool)."""
+    `misplaced`, the calendar's verdict on `ts`, or null. A volume or open interest that was given and could not be read
+    is infinite, one that is missing is null or NaN."""
     broken = {
+        "not_a_bar": pl.all_horizontal(pl.col(name).is_null() for name in ("ts", *PRICES)),
         "ts_missing": pl.col("ts").is_null(),
         "symbol_missing": pl.col("symbol").fill_null("") == "",
         "ts_not_whole_minute": pl.col("ts").to_physical() % (MINUTE // MICROSECOND) != 0,
         **_broken_prices(),
         "volume_negative": pl.col("volume") < 0,
-        "volume_not_a_number": pl.col("volume_unreadable"),
+        "volume_not_a_number": pl.col("volume").is_infinite(),
+        "oi_not_a_number": (pl.col("oi") < 0) | pl.col("oi").is_infinite(),
     }
     return pl.coalesce([pl.when(is_broken).then(pl.lit(rule)) for rule, is_broken in broken.items()] + ["misplaced"])
 
@@ -266,9 +274,9 @@ def _oddities(stats: pl.DataFrame) -> list[pl.DataFrame]:
 
 def _quarantined(quarantine: pl.DataFrame) -> pl.DataFrame:
     rows = quarantine.group_by(pl.col("symbol").fill_null("*"), "rule").agg(
-        pl.len().alias("rows"), pl.col("file").min()
+        pl.len().alias("rows"), pl.col("origin").min()
     )
-    detail = pl.format("rows held back, first file {}", "file")
+    detail = pl.format("rows held back, first from {}", "origin")
     return _finding(rows, pl.format("quarantined_{}", "rule"), "info", "rows", detail)
 
 

@@ -35,7 +35,8 @@ def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, par
     assert report.to_dict() == {
         "files": [
             {
-                "file": "bars.parquet",
+                "origin": "bars.parquet",
+                "interval": "1m",
                 "rows": 1125,
                 "kept": 1125,
                 "quarantined": {},
@@ -51,6 +52,7 @@ def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, par
 
 
 BROKEN: dict[str, list[dict[str, Any]]] = {
+    "not_a_bar": [dict.fromkeys(("ts", "open", "high", "low", "close")), dict.fromkeys(SOURCE)],
     "ts_missing": [{"ts": None}],
     "symbol_missing": [{"symbol": None}, {"symbol": ""}],
     "ts_not_whole_minute": [{"ts": at(5) + timedelta(seconds=1)}, {"ts": at(5) + timedelta(microseconds=1)}],
@@ -77,7 +79,7 @@ def test_a_broken_row_is_held_back_with_file_row_and_rule(lake: Lake, parquet: C
     assert lake.read("price_history", THURSDAY).height == 375
     kept_back = pl.concat([lake.read("quarantine", s) for s in lake.sessions("quarantine")])
     assert kept_back.schema == QUARANTINE
-    assert kept_back["file"].unique().to_list() == ["bars.parquet"]
+    assert kept_back["origin"].unique().to_list() == ["bars.parquet"]
     assert sorted(kept_back["row"]) == list(range(5, 5 + len(BROKEN[rule])))
     for held in kept_back.iter_rows(named=True):
         content = json.loads(held["content"])
@@ -85,7 +87,16 @@ def test_a_broken_row_is_held_back_with_file_row_and_rule(lake: Lake, parquet: C
 
 
 def test_every_rule_is_explained_and_tried():
-    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict"}
+    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict", "oi_not_a_number"}
+
+
+def test_open_interest_is_kept_and_one_that_is_no_number_is_held_back(lake: Lake, tmp_path: Path):
+    path = tmp_path / "bars.parquet"
+    rows = pl.DataFrame([row("A", minute) for minute in range(5)], schema=SOURCE)
+    rows.with_columns(oi=pl.Series([100.0, None, -1.0, float("inf"), float("nan")])).write_parquet(path)
+    load(lake, path)
+    assert lake.read("price_history", THURSDAY)["oi"].to_list() == [100.0, None, None]
+    assert held_back(lake) == {2: "oi_not_a_number", 3: "oi_not_a_number"}
 
 
 def test_rows_that_belong_to_no_session_have_a_partition_of_their_own(lake: Lake, parquet: Callable[..., Path]):
@@ -159,7 +170,7 @@ def test_a_renamed_copy_is_the_same_file(lake: Lake, parquet: Callable[..., Path
     path = parquet([*day_of("A"), row("A", 400)])
     load(lake, path)
     load(lake, path.rename(tmp_path / "copy.parquet"))
-    assert lake.read("quarantine", THURSDAY).select("file", "row").rows() == [("copy.parquet", 375)]
+    assert lake.read("quarantine", THURSDAY).select("origin", "row").rows() == [("copy.parquet", 375)]
 
 
 def test_new_symbols_and_rows_are_added_to_a_session(lake: Lake, parquet: Callable[..., Path]):
@@ -169,7 +180,7 @@ def test_new_symbols_and_rows_are_added_to_a_session(lake: Lake, parquet: Callab
     assert stored["symbol"].to_list() == ["A"] * 375 + ["B"] * 375
     assert stored["ts"].to_list() == [at(m) for m in range(375)] * 2
     assert (report.files[0].written, report.files[0].corrected) == ((THURSDAY,), 0)
-    assert lake.read("arrivals", THURSDAY)["file"].to_list() == ["one.parquet", "two.parquet", "two.parquet"]
+    assert lake.read("arrivals", THURSDAY)["origin"].to_list() == ["one.parquet", "two.parquet", "two.parquet"]
 
 
 def test_a_row_with_other_values_corrects_the_stored_one_and_is_counted(lake: Lake, parquet: Callable[..., Path]):

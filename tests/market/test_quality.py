@@ -136,12 +136,12 @@ def test_breaches_of_the_tables_contract_are_errors():
 
 
 def test_quarantined_and_late_rows_are_findings_of_their_session():
-    held = {"file": "f", "file_id": "0", "row": 1, "content": "{}"}
+    held = {"origin": "f", "origin_id": "0", "interval": "1m", "row": 1, "content": "{}"}
     quarantine = pl.DataFrame(
         [held | {"symbol": s, "rule": r} for s, r in [("A", "outside_hours")] * 2 + [(None, "symbol_missing")]],
         schema=QUARANTINE,
     )
-    arrived = {"file": "f", "file_id": "0", "kept": 375, "quarantined": 0}
+    arrived = {"origin": "f", "origin_id": "0", "interval": "1m", "kept": 375, "quarantined": 0}
     arrivals = pl.DataFrame(
         [arrived | {"symbol": s, "out_of_order": n} for s, n in [("A", 0), ("B", 3), ("B", 4)]], schema=ARRIVALS
     )
