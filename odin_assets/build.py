@@ -7,9 +7,10 @@ from odin_assets.assets.features import feature_assets
 from odin_assets.assets.learning import weekly_assets
 from odin_assets.assets.loop import loop_asset
 from odin_assets.assets.market import market_assets
+from odin_assets.checks import market_checks
 from odin_assets.jobs import market_jobs, report_job, session_job
 from odin_assets.resources import OdinHome, duckdb_in_memory
-from odin_assets.schedules import daily_schedule
+from odin_assets.schedules import check_schedules, daily_schedule
 from odin_assets.sensors import failed_runs, phase_sensor
 
 
@@ -26,7 +27,8 @@ def market_definitions(market: str) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=[session_job(market), report_job(market), *jobs],
-        schedules=[daily_schedule(market)],
+        asset_checks=market_checks(market),
+        schedules=[daily_schedule(market), *check_schedules(market)],
         sensors=[phase_sensor(market, {job.name: job for job in jobs})],
     )
 

@@ -36,6 +36,17 @@ def session_job(market: str):
     )
 
 
+@lru_cache(maxsize=16)
+def checks_job(market: str, *names: str):
+    """Checks of a market's history that no session's run makes."""
+    key = dg.AssetKey([market, "price_history"])
+    return dg.define_asset_job(
+        f"{market}_{'_'.join(names)}",
+        selection=dg.AssetSelection.checks(*(dg.AssetCheckKey(key, name) for name in names)),
+        description="Looks whether " + " and ".join(name.replace("_", " ") for name in names) + ".",
+    )
+
+
 def report_job(market: str):
     """What people read: the catalog and the report."""
     keys = [dg.AssetKey([market, name]) for name in ("catalog", "life_report")]

@@ -1,10 +1,13 @@
 """Resources: the home directory that a run works on, and DuckDB in memory over its lake."""
 
+import os
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 import dagster as dg
+import numpy as np
 from dagster_duckdb import DuckDBResource
 
 from odin_core.errors import OdinError
@@ -13,6 +16,8 @@ from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import MarketData
+from odin_core.market.sources.source import Around, secrets_of, source_kinds
+from odin_core.secrets import read_secrets, redacted
 
 
 class OdinHome(dg.ConfigurableResource):
@@ -39,6 +44,11 @@ class OdinHome(dg.ConfigurableResource):
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def around() -> Around:
+    """What a source takes from outside; the environment and `.env` are read here."""
+    return Around(secrets=read_secrets(os.environ), now=now, sleep=time.sleep, rng=np.random.default_rng())
 
 
 Progress = Callable[[str, str], None]
@@ -68,7 +78,9 @@ def users_mistakes():
     try:
         yield
     except OdinError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+        wanted = [name for kind in source_kinds() for name in secrets_of(kind)]
+        said = redacted(str(error), read_secrets(os.environ), wanted)
+        raise dg.Failure(said, allow_retries=False) from None if said != str(error) else error
 
 
 def duckdb_in_memory() -> DuckDBResource:

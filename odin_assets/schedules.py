@@ -1,21 +1,26 @@
-"""Schedules: after a market's close, the session of the day for its current life.
+"""Schedules: after a market's close, the session of the day for its current life; around it, the checks of its data.
 
 A tick only asks: the run it requests is the same partition run as in Dagit, and the fold refuses what may not be run. A
 live life that missed evenings catches up in one run; a simulated one is carried on only where the day's session is
 next, so that a life of January to June 2023 stays what it is."""
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from odin_assets.jobs import session_job, session_job_name
+from odin_assets.jobs import checks_job, session_job, session_job_name
 from odin_assets.resources import OdinHome
 from odin_core.errors import OdinError
+from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import MarketData
-from odin_core.market.profile import load_profile
+from odin_core.market.fetching import can_fetch
+from odin_core.market.profile import MarketProfile, load_profile
 
 AFTER_CLOSE = timedelta(minutes=30)
+CHECK_AFTER_CLOSE = timedelta(minutes=90)  # by then the evening's run should have brought the session in
+CHECK_BEFORE_OPEN = timedelta(minutes=60)  # early enough for a person to log in at the broker
 
 
 def daily_schedule(market: str) -> dg.ScheduleDefinition:
@@ -66,7 +71,7 @@ def next_run(life: Life, data: MarketData, now: datetime) -> dg.RunRequest | dg.
             f"odin bootstrap --market {market} --end {over[-1]}. A live life catches up by itself: "
             f"odin life new --market {market} --set live=true"
         )
-    have = data.sessions(over[0], over[-1])
+    have = over if can_fetch(data.profile) else data.sessions(over[0], over[-1])
     if not have:
         return dg.SkipReason(
             f"{market}: no bars from {over[0]} on yet. Import them (odin data import FILE --market {market}), then "
@@ -81,3 +86,38 @@ def _request(life: Life, first: date, last: date) -> dg.RunRequest:
         return dg.RunRequest(run_key=f"{life.id}:{first}", partition_key=str(first), job_name=job)
     tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
     return dg.RunRequest(run_key=f"{life.id}:{first}:{last}", tags=tags, job_name=job)
+
+
+def check_schedules(market: str) -> list[dg.ScheduleDefinition]:
+    """Of a market whose source is asked for bars: is the token fresh before the open, the history after the close?"""
+    profile = load_profile(market)
+    if not can_fetch(profile):
+        return []
+    moments = {
+        "token_is_fresh": (profile.open, -CHECK_BEFORE_OPEN),
+        "is_up_to_date": (profile.close, CHECK_AFTER_CLOSE),
+    }
+    return [_check_schedule(profile, name, edge, shift) for name, (edge, shift) in moments.items()]
+
+
+def _check_schedule(profile: MarketProfile, name: str, edge: time, shift: timedelta) -> dg.ScheduleDefinition:
+    at = datetime.combine(datetime(2000, 1, 2), edge) + shift
+
+    @dg.schedule(
+        name=f"{profile.name}_{name}",
+        job=checks_job(profile.name, name),
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=profile.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Looks whether {name.replace('_', ' ')}, on days of a session, once the market has any bars.",
+    )
+    def check(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        data = MarketData.of(odin.open(), profile.name, LifeConfig())
+        if not data.sessions():
+            return dg.SkipReason(f"{profile.name} has no bars yet: odin data fetch --market {profile.name} --start …")
+        day = context.scheduled_execution_time.astimezone(ZoneInfo(profile.timezone)).date()
+        if not (data.calendar.first <= day <= data.calendar.last and data.calendar.is_session(day)):
+            return dg.SkipReason(f"{day} is no session of {profile.name}")
+        return dg.RunRequest(run_key=f"{name}:{day}")
+
+    return check

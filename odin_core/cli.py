@@ -22,6 +22,7 @@ from odin_core.commands.common import (
 from odin_core.commands.data import data
 from odin_core.commands.life import life
 from odin_core.commands.registry import registry
+from odin_core.commands.sources import check, fetch
 from odin_core.errors import OdinError
 
 SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE)
@@ -145,6 +146,8 @@ def report(home: Path, market: str, life_id: str | None) -> None:
     click.echo(str(write_report(chosen)[0]))
 
 
+for command in (fetch, check):
+    data.add_command(command)
 for group in (data, life, registry):
     cli.add_command(group)
 

@@ -17,6 +17,7 @@ from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life
+    from odin_core.market.sources.source import Around
 
 
 class NoLifeYet(OdinError):
@@ -81,6 +82,19 @@ def with_life_settings(command: Command) -> Command:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def around() -> "Around":
+    """What a source takes from outside: secrets of the environment and `.env`, the system's clock, fresh randomness."""
+    import os
+    import time
+
+    import numpy as np
+
+    from odin_core.market.sources.source import Around
+    from odin_core.secrets import read_secrets
+
+    return Around(secrets=read_secrets(os.environ), now=now, sleep=time.sleep, rng=np.random.default_rng())
 
 
 def the_life(home: Path, market: str, life_id: str | None) -> "Life":

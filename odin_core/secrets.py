@@ -1,0 +1,27 @@
+"""Secrets: read from the environment or a `.env` file by whoever starts ODIN, handed down as values, never written.
+
+The command line and the Dagster resource call `read_secrets` at the border; nothing deeper knows where a secret came
+from. `redacted` takes them out of whatever is about to be shown."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+ENV_FILE = ".env"
+HIDDEN = "[secret]"
+SHORTEST = 4  # a shorter value would blank out ordinary words
+
+
+def read_secrets(environment: Mapping[str, str], env_file: Path = Path(ENV_FILE)) -> dict[str, str]:
+    """What sources may ask for: the lines of `env_file`, where it exists, overridden by the environment."""
+    from dotenv import dotenv_values  # 20 ms
+
+    given = dotenv_values(env_file) if env_file.is_file() else {}
+    return {name: value for name, value in given.items() if value} | dict(environment)
+
+
+def redacted(text: str, secrets: Mapping[str, str], names: Iterable[str]) -> str:
+    """`text` with the values of the secrets of these names replaced, longest first."""
+    values = {secrets[name] for name in names if len(secrets.get(name, "")) >= SHORTEST}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, HIDDEN)
+    return text
