@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from odin_core.errors import OdinError, nearest
-from odin_core.market.profile import BadProfile, MarketProfile, SpecialSession
+from odin_core.market.profile import BadProfile, Halt, MarketProfile, SpecialSession
 
 if TYPE_CHECKING:
     from exchange_calendars import ExchangeCalendar
@@ -47,12 +47,15 @@ class Hours(NamedTuple):
 class SessionCalendar:
     """The sessions of one market between two bounds. Immutable; obtain it from `session_calendar`."""
 
-    def __init__(self, market: str, sessions: list[date], hours: dict[date, Hours], first: date, last: date) -> None:
+    def __init__(
+        self, market: str, hours: dict[date, Hours], halts: dict[date, tuple[Hours, ...]], first: date, last: date
+    ) -> None:
         self.market = market
         self.first = first
         self.last = last
-        self._sessions = sessions
+        self._sessions = sorted(hours)
         self._hours = hours
+        self._halts = halts
 
     def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
         """Sessions within first..last, both included, ascending; empty where first > last. Default: the bounds.
@@ -91,10 +94,16 @@ class SessionCalendar:
         """Open and close of a session, UTC. Raises NotASession."""
         return self._hours[self.require(session)]
 
+    def halts(self, session: date) -> tuple[Hours, ...]:
+        """Hours within a session in which the whole market stood still, UTC, ascending; nearly always none.
+        Raises NotASession."""
+        return self._halts.get(self.require(session), ())
+
     def minutes(self, session: date) -> int:
-        """One-minute bars that a session has when none is missing: from its open to its close."""
-        start, end = self.hours(session)
-        return (end - start) // timedelta(minutes=1)
+        """One-minute bars that a session has when none is missing: from its open to its close, less its halts."""
+        spans = (self.hours(session), *self.halts(session))
+        whole, *halted = ((end - start) // timedelta(minutes=1) for start, end in spans)
+        return whole - sum(halted)
 
     def week_of(self, day: date) -> date:
         """The Monday of a date's week."""
@@ -129,11 +138,20 @@ def session_calendar(profile: MarketProfile) -> SessionCalendar:
         profile.name,
         profile.calendar,
         ZoneInfo(profile.timezone),
-        (profile.open, profile.close),
+        _Regular(profile.open, profile.close, profile.opens_day_before),
         (profile.calendar_first, profile.calendar_last),
         profile.special_sessions,
         profile.non_sessions,
+        profile.halts,
     )
+
+
+class _Regular(NamedTuple):
+    """The local hours of most sessions; `day_before`: hours that span midnight end on the session's date."""
+
+    open: time
+    close: time
+    day_before: bool
 
 
 @lru_cache(maxsize=16)
@@ -141,31 +159,48 @@ def _build(
     market: str,
     calendar: str,
     zone: ZoneInfo,
-    regular: tuple[time, time],
+    regular: _Regular,
     bounds: tuple[date, date],
     special: tuple[SpecialSession, ...],
     closed: tuple[date, ...],
+    halts: tuple[Halt, ...],
 ) -> SessionCalendar:
     first, last = bounds
     rules = _library_rules(market, calendar, first, last)
-    traded = _open_days(rules, first, last)
-    times = {day: regular for day in traded}
-    opens = _special_times(rules.special_opens, rules.special_opens_adhoc, first, last)
-    closes = _special_times(rules.special_closes, rules.special_closes_adhoc, first, last)
+    times = {day: (regular.open, regular.close) for day in _open_days(rules, first, last)}
+    opens = _special_times(rules, rules.special_opens, rules.special_opens_adhoc, zone, bounds)
+    closes = _special_times(rules, rules.special_closes, rules.special_closes_adhoc, zone, bounds)
     for day in times.keys() & (opens.keys() | closes.keys()):
-        times[day] = (opens.get(day, regular[0]), closes.get(day, regular[1]))
+        times[day] = (opens.get(day, regular.open), closes.get(day, regular.close))
     times |= {s.date: (s.open, s.close) for s in special if first <= s.date <= last}
-    sessions = sorted(times.keys() - set(closed))
-    hours = {day: _hours(day, times[day], zone) for day in sessions}
-    return SessionCalendar(market, sessions, hours, first, last)
+    at = {day: _hours(day, *times[day], zone, regular.day_before) for day in times.keys() - set(closed)}
+    return SessionCalendar(market, at, _halts(market, halts, at, zone, bounds), first, last)
 
 
-def _hours(day: date, times: tuple[time, time], zone: ZoneInfo) -> Hours:
-    start, end = times
-    closes_on = day if end > start else day + DAY
-    return Hours(
-        datetime.combine(day, start, zone).astimezone(UTC), datetime.combine(closes_on, end, zone).astimezone(UTC)
-    )
+def _hours(day: date, start: time, end: time, zone: ZoneInfo, day_before: bool) -> Hours:
+    opens_on = closes_on = day
+    if end <= start:
+        opens_on, closes_on = (day - DAY, day) if day_before else (day, day + DAY)
+    return Hours(_instant(opens_on, start, zone), _instant(closes_on, end, zone))
+
+
+def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, at, zone).astimezone(UTC)
+
+
+def _halts(
+    market: str, halts: tuple[Halt, ...], hours: dict[date, Hours], zone: ZoneInfo, bounds: tuple[date, date]
+) -> dict[date, tuple[Hours, ...]]:
+    """Halts within the bounds, by session. Raises BadProfile for one that does not lie inside a session."""
+    found: dict[date, tuple[Hours, ...]] = {}
+    first, last = bounds
+    for halt in sorted((h for h in halts if first <= h.date <= last), key=lambda h: (h.date, h.start)):
+        span = Hours(_instant(halt.date, halt.start, zone), _instant(halt.date, halt.end, zone))
+        session = hours.get(halt.date)
+        if session is None or not session.open <= span.open < span.close <= session.close:
+            raise BadProfile(market, "halts", f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
+        found[halt.date] = (*found.get(halt.date, ()), span)
+    return found
 
 
 def _library_rules(market: str, calendar: str, first: date, last: date) -> "ExchangeCalendar":
@@ -193,12 +228,20 @@ def _open_days(rules: "ExchangeCalendar", first: date, last: date) -> list[date]
     return days[is_open].tolist()
 
 
-def _special_times(by_rule: Iterable[Any], by_date: Iterable[Any], first: date, last: date) -> dict[date, time]:
-    """Date to local time; the first rule that names a date wins, a date named outright wins over every rule."""
+def _special_times(
+    rules: "ExchangeCalendar", by_rule: Iterable[Any], by_date: Iterable[Any], zone: ZoneInfo, bounds: tuple[date, date]
+) -> dict[date, time]:
+    """Date to time local to `zone`; the first rule that names a date wins, a date named outright wins over every rule.
+
+    The library's times are of its own zone: noon in Chicago is 13:00 in New York."""
     found: dict[date, time] = {}
     for at, rule in by_rule:
-        found = {day.date(): at for day in _dates(rule, first, last)} | found
-    return found | {date.fromisoformat(str(day)[:10]): at for at, days in by_date for day in days}
+        found = {day.date(): at for day in _dates(rule, *bounds)} | found
+    found |= {date.fromisoformat(str(day)[:10]): at for at, days in by_date for day in days}
+    theirs = ZoneInfo(str(rules.tz))
+    if theirs == zone:
+        return found
+    return {day: datetime.combine(day, at, theirs).astimezone(zone).time() for day, at in found.items()}
 
 
 def _dates(rule: Any, first: date, last: date) -> list[Any]:

@@ -1,10 +1,11 @@
 """A market's profile: its calendar, hours, units, costs and source, as facts read from one YAML file.
 
 A new market is one more file in `profiles/`; `base: other` starts from another file and replaces what it names.
-Sessions are computed in `market.calendar`; what cost and execution numbers mean is said in `odin_core.execution`."""
+Sessions are computed in `market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers
+mean is said in `odin_core.execution`."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, time
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any, Literal, cast
 from zoneinfo import ZoneInfo
 
 from odin_core.errors import OdinError, nearest
+from odin_core.market.terms import NoTerms, Terms, terms_of
 
 PROFILES = Path(__file__).with_name("profiles")
 VOLUMES = ("traded", "ticks", "none")
 SIDES = ("long", "short")
-SOURCES = ("files", "synthetic", "postgres", "broker")
+OWN_SOURCES = ("files", "synthetic")  # the others are the modules of `market.sources`
 
 
 class UnknownMarket(OdinError):
@@ -45,10 +47,22 @@ class SpecialSession:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Halt:
+    """Hours within a session in which the whole market stood still, local times: no bars are expected then."""
+
+    date: date
+    start: time
+    end: time
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MarketProfile:
     """The facts of one market. Times are local to `timezone`, prices and amounts in `currency`, rates are fractions.
 
-    `close` at or before `open` means the next day (a market that never closes has both at 00:00). `calendar_first` and
+    Hours that end before they begin span midnight: a session then closes the next day (a market that never closes has
+    both at 00:00) or, with `opens_day_before`, opened the day before. `tick_size` and `lot_size` are in `instruments`
+    by symbol where they differ. `calendar_first` and
     `calendar_last` bound the calendar, `first_partition` and `last_partition` (exclusive; null: the calendar's end) the
     partitions, and a synthetic history begins with the first. `range_first` and `range_last` are the life's range where
     the user gives none (null: all that the market has)."""
@@ -64,7 +78,7 @@ class MarketProfile:
     currency: str
     volume: Literal["traded", "ticks", "none"]
     tick_size: float
-    lot_size: int
+    lot_size: float  # the smallest quantity that is traded, and the step of larger ones; 0.001 is possible
     source: Mapping[str, Any]
     costs: Mapping[str, Mapping[str, float]]
     execution: Mapping[str, float]
@@ -74,6 +88,10 @@ class MarketProfile:
     untradable: tuple[str, ...] = ()
     special_sessions: tuple[SpecialSession, ...] = ()
     non_sessions: tuple[date, ...] = ()
+    halts: tuple[Halt, ...] = ()
+    opens_day_before: bool = False
+    centres: tuple[str, ...] = ()  # of `market.centres`: whose business hours shape this market's day
+    instruments: Mapping[str, Terms] = field(default_factory=dict)  # by symbol or by a contract's root
     decision_points: tuple[str, ...] = ("close",)
     last_partition: date | None = None
     range_first: date | None = None
@@ -85,12 +103,14 @@ class MarketProfile:
         self._require("first_partition", ordered, "it must lie within calendar_first and calendar_last")
         self._require("volume", self.volume in VOLUMES, f"it must be one of {', '.join(VOLUMES)}")
         self._require("tick_size", self.tick_size > 0, "it must be positive")
-        self._require("lot_size", self.lot_size >= 1, "it must be at least 1")
+        self._require("lot_size", self.lot_size > 0, "it must be positive")
         self._require("capital", self.capital > 0, "it must be positive")
         self._require("carry_overnight", set(self.carry_overnight) <= set(SIDES), f"sides are {', '.join(SIDES)}")
         self._require("decision_points", len(self.decision_points) > 0, "a session needs at least one")
-        kind = self.source.get("kind")
-        self._require("source", kind in SOURCES, f"its kind must be one of {', '.join(SOURCES)}")
+        self._require_centres()
+        spans = not self.opens_day_before or self.open >= self.close
+        self._require("opens_day_before", spans, "hours that end later on the day they begin do not span midnight")
+        self._require_source()
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
@@ -105,6 +125,29 @@ class MarketProfile:
         held = [rate for first, rate in self.interest_rates if first <= day]
         self._require("interest_rates", bool(held), f"options need one that holds on {day}")
         return held[-1]
+
+    def _require_centres(self) -> None:
+        if self.centres:
+            from odin_core.market.centres import CENTRES  # brings polars
+
+            self._require("centres", set(self.centres) <= set(CENTRES), f"centres are {', '.join(CENTRES)}")
+
+    def _require_source(self) -> None:
+        kind = self.source.get("kind")
+        if kind in OWN_SOURCES:
+            return
+        from odin_core.market.sources.source import source_kinds
+
+        kinds = (*OWN_SOURCES, *source_kinds())
+        self._require("source", kind in kinds, f"its kind must be one of {', '.join(kinds)}")
+
+    def terms(self, symbol: str, on: date) -> Terms:
+        """Tick and lot size of a symbol on a date, for a contract of its expiry: its own, else those of the root that
+        its name begins with (`NIFTY` of NIFTY24JANFUT, `ES` of ESZ4), else the market's."""
+        own = terms_of(self.instruments, symbol)
+        if own is None:
+            return Terms(tick_size=self.tick_size, lot_size=self.lot_size)
+        return own.on(on).with_defaults(self.tick_size, self.lot_size)
 
     def require_synthetic(self, edge: float | None) -> None:
         """Raise NothingToPlant where an edge is given for a market of real bars."""
@@ -125,12 +168,13 @@ def profile_names(folder: Path = PROFILES) -> list[str]:
 def load_profile(name: str, folder: Path = PROFILES) -> MarketProfile:
     """The profile of a market. Raises UnknownMarket (with the nearest names) and BadProfile (field, value, rule)."""
     raw = _read(name, folder)
-    known = {field.name: field for field in fields(MarketProfile)}
+    known = {entry.name: entry for entry in fields(MarketProfile)}
     for key in raw:
         if key not in known:
             raise BadProfile(name, key, raw[key], f"no such field exists; {nearest(key, known)}")
-    for key, field in known.items():
-        if key != "name" and key not in raw and field.default is MISSING:
+    for key, entry in known.items():
+        needed = entry.default is MISSING and entry.default_factory is MISSING
+        if key != "name" and key not in raw and needed:
             raise BadProfile(name, key, None, "it is required")
     parsed = {key: _PARSERS.get(key, _as_is)(name, key, value) for key, value in raw.items()}
     return MarketProfile(name=name, **parsed)
@@ -197,19 +241,36 @@ def _mapping(name: str, field: str, value: object) -> Mapping[str, Any]:
     return value
 
 
-def _special(name: str, field: str, value: object) -> tuple[SpecialSession, ...]:
-    found = []
-    for item in _list(name, field, value):
-        if not isinstance(item, dict) or set(item) != {"date", "open", "close", "why"}:
-            raise BadProfile(name, field, item, "each entry has exactly date, open, close and why")
-        hours = {edge: _time(name, f"{field}.{edge}", item[edge]) for edge in ("open", "close")}
-        found.append(SpecialSession(date=_date(name, field, item["date"]), why=str(item["why"]), **hours))
-    return tuple(found)
+def _flag(name: str, field: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise BadProfile(name, field, value, "it must be true or false")
+    return value
 
 
-def _rates(name: str, field: str, value: object) -> tuple[tuple[date, float], ...]:
-    steps = _mapping(name, field, value).items()
-    return tuple(sorted((_date(name, field, first), float(_number(name, field, rate))) for first, rate in steps))
+def _dated(edges: tuple[str, str], make: Callable[..., Any]) -> Callable[[str, str, object], tuple[Any, ...]]:
+    """A parser of lists whose entries have two local times, a reason, and either a `date` or several `dates`."""
+
+    def parse(name: str, field: str, value: object) -> tuple[Any, ...]:
+        found = []
+        for item in _list(name, field, value):
+            if not isinstance(item, dict) or set(item) not in ({"date", *edges, "why"}, {"dates", *edges, "why"}):
+                raise BadProfile(
+                    name, field, item, f"each entry has exactly date (or dates), {', '.join(edges)} and why"
+                )
+            days = _dates(name, field, item["dates"] if "dates" in item else [item["date"]])
+            hours = {edge: _time(name, f"{field}.{edge}", item[edge]) for edge in edges}
+            found += [make(date=day, why=str(item["why"]), **hours) for day in days]
+        return tuple(found)
+
+    return parse
+
+
+def _instruments(name: str, field: str, value: object) -> dict[str, Terms]:
+    entries = _mapping(name, field, value)
+    try:
+        return {str(symbol): Terms.parse(str(symbol), entry) for symbol, entry in entries.items()}
+    except NoTerms as mistake:
+        raise BadProfile(name, field, mistake.entry, mistake.rule) from None
 
 
 _PARSERS = {
@@ -218,8 +279,10 @@ _PARSERS = {
     **dict.fromkeys(("open", "close"), _time),
     **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
     **dict.fromkeys(("source", "costs", "execution"), _mapping),
-    **dict.fromkeys(("carry_overnight", "untradable", "decision_points"), _strings),
-    "special_sessions": _special,
-    "interest_rates": _rates,
+    **dict.fromkeys(("carry_overnight", "untradable", "decision_points", "centres"), _strings),
+    "special_sessions": _dated(("open", "close"), SpecialSession),
+    "halts": _dated(("start", "end"), Halt),
     "non_sessions": _dates,
+    "opens_day_before": _flag,
+    "instruments": _instruments,
 }

@@ -85,7 +85,7 @@ def test_published_charges_of_a_round_trip_of_a_lakh_intraday():
 
 
 def test_an_unknown_market_is_refused_with_the_nearest_name():
-    with pytest.raises(UnknownMarket, match=r"'nes'.*did you mean nse\?.*demo"):
+    with pytest.raises(UnknownMarket, match=r"'nes'.*did you mean nse.*demo"):
         load_profile("nes")
 
 
