@@ -125,14 +125,15 @@ def _performance(p: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def progress_bar(what: str, shown: bool) -> Iterator[Callable[[int, int], None]]:
-    """Gives a function to be called with (done, total); it draws a bar on standard error where `shown`."""
+def progress_bar(what: str, shown: bool) -> Iterator[Callable[..., None]]:
+    """Gives a function to be called with (done, total[, at what]); it draws a bar on standard error where `shown`."""
     from tqdm import tqdm
 
     with tqdm(desc=what, disable=not shown, unit="", leave=False) as bar:
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int, at: str = "") -> None:
             bar.total = total
+            bar.set_postfix_str(at, refresh=False)
             bar.update(done - bar.n)
 
         yield update

@@ -45,7 +45,7 @@ def fetch(
             symbols=tuple(part.strip() for part in symbols.split(",") if part.strip()) if symbols else (),
             interval=interval,
             recheck=recheck,
-            progress=lambda step: bar(step.done, step.total),
+            progress=lambda step: bar(step.done, step.total, f"{step.window} {step.symbol}"),
         )
     emit(report.to_dict(), json_output, lambda _: report.to_text())
 
