@@ -23,8 +23,8 @@ MODULES: Final = ("odin_core.features.technical",)
 
 
 class Window(NamedTuple):
-    """The last N bars of one interval of each symbol: arrays (symbols, N), float64, oldest bar first, raw prices.
-    Volume is NaN where the source has none."""
+    """The last N bars of one interval of each symbol: arrays (symbols, N), float64, oldest bar first, on the scale of
+    the last session's shares. Volume is NaN where the source has none."""
 
     open: FloatArray
     high: FloatArray

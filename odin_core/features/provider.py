@@ -1,8 +1,9 @@
 """Features of a session: from the last sessions' larger bars to one row per symbol, as known at the session's close.
 
 In come frames of `odin_core.market.bars.session_bars`, one per session (symbol, interval, ts = start, known_at = end,
-open, high, low, close, volume, null where the source has none). Nothing here knows a formula (`technical`), a path or
-the clock. Bars of different sessions meet only in a window, so a range costs one pass over its bars."""
+open, high, low, close, volume, null where the source has none), raw, and the market's corporate actions. Nothing here
+knows a formula (`technical`), a path or the clock. Bars of different sessions meet only in a window, where those before
+an ex-date are scaled (`odin_core.market.actions`), so a range costs one pass over its bars."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 from odin_core.features import regime
 from odin_core.features.catalogue import FEATURES, SESSIONS_NEEDED, Window
 from odin_core.features.kernels import FloatArray, IntArray, fill_back
+from odin_core.market import actions as corporate
 from odin_core.market import bars as market_bars
 from odin_core.market.bars import INTERVAL_BARS, INTERVALS
 
 __all__ = ["SESSIONS_NEEDED", "FeatureStream", "feature_schema", "session_features"]
 
 FIELDS: Final = ("open", "high", "low", "close", "volume")
+PRICE_FIELDS: Final = 4  # the first ones
 FIVE_MINUTES: Final = 300_000_000  # microseconds
+NO_ACTIONS: Final = corporate.EFFECTIVE.to_frame()
 
 
 def feature_schema() -> pl.Schema:
@@ -44,16 +48,20 @@ def feature_schema() -> pl.Schema:
     return pl.Schema(head | {name: pl.Float64() for name in FEATURES} | tail)
 
 
-def session_features(history: Sequence[pl.DataFrame], session: date, decided_at: datetime) -> pl.DataFrame:
+def session_features(
+    history: Sequence[pl.DataFrame], session: date, decided_at: datetime, actions: pl.DataFrame = NO_ACTIONS
+) -> pl.DataFrame:
     """Features of every symbol that has a bar in `session`, sorted by symbol; columns of `feature_schema`.
 
     history: one frame per session of the calendar, oldest first, the session's own last (an empty frame where a session
     has no bars); only the last `SESSIONS_NEEDED` are read, and a feature whose N bars are not found there is null.
     decided_at: aware; bars with a later `known_at` do not exist. A session without bars gives an empty frame.
+    actions: EFFECTIVE; those known and in effect by `decided_at` scale the bars before them, prices for splits, bonuses
+    and dividends, volumes for splits and bonuses, and chain a series over its former names.
     ValueError for an empty history or a naive `decided_at`."""
     if not history:
         raise ValueError(f"features of {session}: the history must hold at least the session's own bars")
-    return FeatureStream(history[:-1]).advance(history[-1], session, decided_at)
+    return FeatureStream(history[:-1]).advance(history[-1], session, decided_at, actions)
 
 
 class FeatureStream:
@@ -68,13 +76,16 @@ class FeatureStream:
         for frame in history[-SESSIONS_NEEDED:]:
             self._take_in(frame)
 
-    def advance(self, bars: pl.DataFrame, session: date, decided_at: datetime) -> pl.DataFrame:
+    def advance(
+        self, bars: pl.DataFrame, session: date, decided_at: datetime, actions: pl.DataFrame = NO_ACTIONS
+    ) -> pl.DataFrame:
         """Take in the next session's bars and return its features, as `session_features` does. ValueError where they
         do not begin after the bars of the session before, so that no session counts twice."""
         if decided_at.tzinfo is None:
             raise ValueError(f"features of {session}: decided_at {decided_at} has no time zone; give it in UTC")
         self._take_in(bars)
-        return _features([day.known(as_of=decided_at) for day in self._sessions], session, decided_at.astimezone(UTC))
+        days = [day.known(as_of=decided_at) for day in self._sessions]
+        return _features(days, session, decided_at.astimezone(UTC), corporate.as_of(actions, decided_at))
 
     def _take_in(self, bars: pl.DataFrame) -> None:
         day = _SessionBars(INTERVAL_BARS.to_frame() if bars.is_empty() else bars)
@@ -148,6 +159,14 @@ def _table(runs: pl.DataFrame, starts: IntArray, bars: FloatArray, interval: str
     return _Table(row, edges - edges[0], np.ascontiguousarray(bars[:, edges[0] : edges[-1]]), spans)
 
 
+class _Past(NamedTuple):
+    """What one session's bars are to the symbols of today."""
+
+    names: Sequence[str]  # under which each traded then
+    price: FloatArray  # (symbols,), multiplies open, high, low and close; 1 for nothing
+    volume: FloatArray  # (symbols,)
+
+
 class _Windows(NamedTuple):
     """The last bars of one interval, one row per symbol, filled from the right."""
 
@@ -155,24 +174,54 @@ class _Windows(NamedTuple):
     filled: IntArray  # (symbols,)
 
 
-def _windows(days: Sequence[_SessionBars], interval: str, symbols: Sequence[str], length: int) -> _Windows:
-    windows = _Windows(np.full((len(FIELDS), len(symbols), length), np.nan), np.zeros(len(symbols), np.int64))
-    for day in reversed(days):
+def _windows(days: Sequence[_SessionBars], past: Sequence[_Past], interval: str, length: int) -> _Windows:
+    count = len(past[-1].names)
+    windows = _Windows(np.full((len(FIELDS), count, length), np.nan), np.zeros(count, np.int64))
+    for day, then in zip(reversed(days), reversed(past), strict=True):
         table = day.tables[interval]
-        rows = np.array([table.row.get(symbol, -1) for symbol in symbols], np.int64)
+        rows = np.array([table.row.get(name, -1) for name in then.names], np.int64)
+        before = windows.filled.copy()
         fill_back(table.bars, table.starts, rows, windows.bars, windows.filled)
+        for s in np.flatnonzero((then.price != 1.0) | (then.volume != 1.0)):
+            added = windows.bars[:, s, length - windows.filled[s] : length - before[s]]
+            added[:PRICE_FIELDS] *= then.price[s]
+            added[PRICE_FIELDS:] *= then.volume[s]
         if windows.filled.min() == length:
             break
     return windows
 
 
-def _features(days: Sequence[_SessionBars], session: date, decided_at: datetime) -> pl.DataFrame:
+def _pasts(days: Sequence[_SessionBars], symbols: Sequence[str], actions: pl.DataFrame) -> list[_Past]:
+    """For each day, how its bars enter today's windows. `actions`: EFFECTIVE, in effect by the decision."""
+    ones = np.ones(len(symbols))
+    pasts = [_Past(symbols, ones, ones) for _ in days]
+    begin = min(day.extent.first_start for day in days if day.extent is not None)
+    relevant = actions.filter(pl.col("ex_at") > begin)
+    if relevant.is_empty():
+        return pasts
+    closes = pl.concat([day.frame.select("symbol", "ts", "known_at", "close") for day in days])
+    last = closes.sort("known_at", "ts").group_by("symbol", "known_at", maintain_order=True).last()
+    made = corporate.steps(relevant, last)
+    renames = relevant.filter(pl.col("kind") == "rename")
+    for i, day in enumerate(days):
+        if day.extent is None:
+            continue
+        start = day.extent.first_start
+        when = pl.DataFrame({"symbol": symbols, "ts": start}, schema={"symbol": pl.String, "ts": market_bars.UTC})
+        found = corporate.factors_at(when, made)
+        price = found.select(pl.col("split") * pl.col("dividend")).to_series().to_numpy()
+        pasts[i] = _Past(corporate.former_names(symbols, renames, start), price, found["volume"].to_numpy())
+    return pasts
+
+
+def _features(days: Sequence[_SessionBars], session: date, decided_at: datetime, actions: pl.DataFrame) -> pl.DataFrame:
     today = days[-1].tables["5m"]
     symbols = list(today.row)
     if not symbols:
         return feature_schema().to_frame()
     lengths = {i: max((f.bars for f in FEATURES.values() if f.interval == i), default=0) for i in INTERVALS}
-    windows = {interval: _windows(days, interval, symbols, length) for interval, length in lengths.items()}
+    past = _pasts(days, symbols, actions)
+    windows = {interval: _windows(days, past, interval, length) for interval, length in lengths.items()}
     features = {name: _column(name, windows) for name in FEATURES}
     volatility = np.array([day.market_volatility for day in days])
     ratio = regime.volatility_ratio(volatility)

@@ -1,8 +1,9 @@
 """The first technical set: momentum, trend, range, volatility, volume and liquidity of one symbol over four intervals.
 
 Each function is one feature of the catalogue: it gets the last N bars of its interval as a Window, (symbols, N), the
-last bar being the last one of the session, and returns (symbols,) float64. All prices are raw; nothing is annualised.
-A window reaches over the night into earlier sessions. Formulas with a loop are in `kernels`."""
+last bar being the last one of the session, and returns (symbols,) float64. Prices are on the scale of the last session,
+earlier ones adjusted for what was known by then; nothing is annualised. A window reaches over the night into earlier
+sessions. Formulas with a loop are in `kernels`."""
 
 import numpy as np
 

@@ -18,6 +18,7 @@ from odin_core.features.provider import FeatureStream
 from odin_core.home import Home
 from odin_core.lake import Lake, PartitionUnreadable, write_parquet
 from odin_core.lifecycle.config import LifeConfig
+from odin_core.market.actions import ActionBook
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.profile import MarketProfile, load_profile
@@ -48,6 +49,7 @@ class MarketData:
         self.lake, self.profile, self._generate = lake, profile, generate
         self.calendar: SessionCalendar = session_calendar(profile)
         self.features_table = f"features_{features_version()}"
+        self.actions = ActionBook(lake, self.calendar)
         self._stream: tuple[date, FeatureStream] | None = None
         self._recent: dict[date, pl.DataFrame] = {}
 
@@ -133,20 +135,21 @@ class MarketData:
             self._stream = (session, FeatureStream([self._larger(s) for s in history[:-1]]))
         stream = self._stream[1]
         self._stream = (session, stream)
-        return stream.advance(self._larger(session), session, self.calendar.hours(session).close)
+        return stream.advance(self._larger(session), session, self.calendar.hours(session).close, self.actions.rows)
 
     def _larger(self, session: date) -> pl.DataFrame:
         hours = self.calendar.hours(session)
         return session_bars(self.bars(session), hours.open, hours.close)
 
     def _inputs_mark(self, history: Sequence[date]) -> str:
-        """Which price files, of which size and time, the features follow from."""
+        """Which price files, of which size and time, and which corporate actions the features follow from."""
         parts = []
         for session in history:
             path = self.lake.path(PRICES, session)
             status = path.stat() if path.is_file() else None
             parts.append(f"{session}:{status.st_size}:{status.st_mtime_ns}" if status else f"{session}:none")
-        return ";".join(parts)
+        acted = self.actions.mark(self.calendar.hours(history[0]).open, self.calendar.hours(history[-1]).close)
+        return ";".join(parts) + (f";{acted}" if acted else "")
 
 
 @lru_cache(maxsize=2)
