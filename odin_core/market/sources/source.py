@@ -1,7 +1,7 @@
 """The protocol of a source, what it hands over, what can go wrong with one, and how it is opened from a profile."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from pkgutil import iter_modules
@@ -95,7 +95,7 @@ class TokenState(NamedTuple):
 class Around:
     """What a source takes from outside: secrets, the clock, waiting and the randomness of its jitter."""
 
-    secrets: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)  # a traceback or log must not show them
     now: Callable[[], datetime]  # aware, UTC
     sleep: Callable[[float], None]
     rng: np.random.Generator
