@@ -4,6 +4,7 @@ A bar is stamped with its *start* (`ts`) and may be used from its *end* (`known_
 were traded; `market.actions` adjusts them as of a date. Where bars come from is `market.importing`, `market.fetching`
 and `market.synthetic`, what is wrong with them `market.quality`."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, get_args
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from odin_core.errors import OdinError
 from odin_core.lake import logical_hash
 
 UTC = pl.Datetime("us", "UTC")
@@ -32,26 +34,48 @@ BARS = pl.Schema(
 )
 KEY = ("symbol", "ts")
 
-Interval = Literal["5m", "15m", "60m", "day"]
+Interval = Literal["5m", "15m", "60m", "day"]  # the larger ones that features are made from
 INTERVALS: tuple[Interval, ...] = get_args(Interval)
-MINUTES: dict[Interval, int] = {"5m": 5, "15m": 15, "60m": 60}  # "day" is the whole session
 INTERVAL_BARS = pl.Schema({"symbol": BARS["symbol"], "interval": pl.String(), **BARS})
 
 
-def resample(bars: pl.DataFrame, interval: Interval, *, open_at: datetime, close_at: datetime) -> pl.DataFrame:
+class NotAnInterval(OdinError):
+    def __init__(self, interval: str) -> None:
+        super().__init__(
+            f"{interval!r} is no interval of bars; write 1m, 5m, 15m, 60m, any other number of minutes, or day"
+        )
+
+
+def minutes_of(interval: str) -> int | None:
+    """The length of a bar in minutes, None for "day", a whole session. Raises NotAnInterval."""
+    if interval == "day":
+        return None
+    if not (interval.endswith("m") and interval[:-1].isdecimal() and int(interval[:-1]) > 0):
+        raise NotAnInterval(interval)
+    return int(interval[:-1])
+
+
+def resample(bars: pl.DataFrame, interval: str, *, open_at: datetime, close_at: datetime) -> pl.DataFrame:
     """Bars of a larger interval out of the minute bars of ONE session: schema INTERVAL_BARS, sorted by symbol, ts.
 
-    Buckets are anchored at `open_at`: 60m bars of 09:15-15:30 start at 09:15, 10:15, … and the last is short. `ts` is
-    the bucket's start and `known_at` its end, at most `close_at`, whether or not its last minutes have bars; a bucket
-    without a bar has no row. `volume` is null where all of its minutes' are. Prices may not be null or NaN.
-    The result depends on nothing but the rows: sums run in row order, so threads and chunks do not show.
-    `open_at`, `close_at`: aware, UTC. Raises ValueError for a bar outside [open_at, close_at)."""
-    return _resampled(bars, (interval,), open_at, close_at)
+    Buckets are anchored at `open_at`: 60m bars of 09:15-15:30 start at 09:15, 10:15, … and the last is short; a halt
+    shifts none. `ts` is the bucket's start and `known_at` its end, at most `close_at`, whether or not its last minutes
+    have bars; a bucket without a bar has no row. `volume` is the sum, `oi` the last that is known; each is null where
+    all of the bucket's minutes' are. Prices may not be null or NaN. The result depends on nothing but the rows: sums
+    run in row order, so threads and chunks do not show. `interval`: "5m", any other number of minutes, or "day".
+    `open_at`, `close_at`: aware, UTC. Raises NotAnInterval, and ValueError for a bar outside [open_at, close_at)."""
+    return _resampled(bars, (interval,), [(open_at, close_at)])
+
+
+def resample_sessions(bars: pl.DataFrame, interval: str, sessions: Sequence[tuple[datetime, datetime]]) -> pl.DataFrame:
+    """`resample` for the minute bars of any number of sessions, sorted by symbol, ts: the same rows, bit for bit, as
+    one session after the other. `sessions`: their hours (open, close), UTC, ascending, not overlapping."""
+    return _resampled(bars, (interval,), sessions)
 
 
 def session_bars(bars: pl.DataFrame, open_at: datetime, close_at: datetime) -> pl.DataFrame:
-    """`resample` for every interval of INTERVALS, stacked in that order (column `interval`): the table `bars`."""
-    return _resampled(bars, INTERVALS, open_at, close_at)
+    """`resample` for every interval of INTERVALS, stacked in that order (column `interval`)."""
+    return _resampled(bars, INTERVALS, [(open_at, close_at)])
 
 
 def fingerprint(bars: pl.DataFrame) -> str:
@@ -59,75 +83,121 @@ def fingerprint(bars: pl.DataFrame) -> str:
     return logical_hash(bars, KEY)
 
 
-class _Session(NamedTuple):
-    """The columns of one session's sorted bars as arrays, shape (rows,)."""
+class _Minutes(NamedTuple):
+    """The columns of sorted minute bars as arrays, shape (rows,), and the hours of their sessions."""
 
+    at: npt.NDArray[np.int64]  # which session
+    opens: npt.NDArray[np.int64]  # (sessions,), microseconds since 1970
+    lengths: npt.NDArray[np.int64]  # (sessions,), minutes
     minute: npt.NDArray[np.int64]  # since the open
-    new_symbol: npt.NDArray[np.bool_]  # the row is its symbol's first
+    new: npt.NDArray[np.bool_]  # the row is its symbol's first in its session
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
-    volume: npt.NDArray[np.float64]  # null as 0
-    has_volume: npt.NDArray[np.int64]  # 0 or 1
+    volume: npt.NDArray[np.float64] | None  # null as 0; None where all are null
+    has_volume: npt.NDArray[np.int64] | None  # 0 or 1; None where all are alike
+    oi_row: npt.NDArray[np.int64] | None  # the last row up to this one with open interest, -1 before; None: all alike
 
 
 def _resampled(
-    bars: pl.DataFrame, intervals: tuple[Interval, ...], open_at: datetime, close_at: datetime
+    bars: pl.DataFrame, intervals: Sequence[str], sessions: Sequence[tuple[datetime, datetime]]
 ) -> pl.DataFrame:
+    widths = [minutes_of(interval) for interval in intervals]
     if bars.is_empty():
         return INTERVAL_BARS.to_frame()
-    ordered, new_symbol = _in_hours_and_order(bars, open_at, close_at)
-    session = _Session(
-        minute=((ordered["ts"] - open_at).to_physical() // (MINUTE // MICROSECOND)).to_numpy(),
-        new_symbol=new_symbol,
-        high=ordered["high"].to_numpy(),
-        low=ordered["low"].to_numpy(),
-        volume=ordered["volume"].fill_null(0.0).to_numpy(),
-        has_volume=ordered["volume"].is_not_null().to_numpy().astype(np.int64),
-    )
-    minutes = (close_at - open_at) // MINUTE
-    widths = [minutes if interval == "day" else MINUTES[interval] for interval in intervals]
-    parts = [_buckets(session, width, minutes) for width in widths]
+    ordered, minutes = _minutes(bars, sessions)
+    parts = [_buckets(minutes, width) for width in widths]
     names = [pl.repeat(name, len(part["first"]), eager=True) for name, part in zip(intervals, parts, strict=True)]
-    bucket = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    made = pl.DataFrame({"symbol": ordered["symbol"].gather(bucket["first"]), "interval": pl.concat(names)} | bucket)
-    at_open = pl.lit(open_at, dtype=UTC)
-    return made.select(
-        "symbol",
-        "interval",
-        ts=at_open + pl.duration(minutes="start"),
-        known_at=at_open + pl.duration(minutes="end"),
-        open=ordered["open"].gather(bucket["first"]),
-        high="high",
-        low="low",
-        close=ordered["close"].gather(bucket["last"]),
-        volume=pl.when("has_volume").then("volume"),
-        oi=ordered["oi"].gather(bucket["last"]),
+    bucket = {name: pl.Series(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    return pl.DataFrame(
+        {
+            "symbol": ordered["symbol"].gather(bucket["first"]),
+            "interval": pl.concat(names),
+            "ts": bucket["ts"].cast(UTC),
+            "known_at": bucket["known_at"].cast(UTC),
+            "open": ordered["open"].gather(bucket["first"]),
+            "high": bucket["high"],
+            "low": bucket["low"],
+            "close": ordered["close"].gather(bucket["last"]),
+            "volume": bucket["volume"].set(~bucket["has_volume"], None),
+            "oi": ordered["oi"].gather(bucket["oi_row"].set(bucket["oi_row"] < bucket["first"], None)),
+        },
+        schema=INTERVAL_BARS,
     )
 
 
-def _buckets(session: _Session, width: int, minutes: int) -> dict[str, npt.NDArray[np.generic]]:
-    """Rows are sorted, so a bucket is a run of rows: its first and last row, its minutes since the open, its values."""
-    bucket = session.minute // width
-    first = np.flatnonzero(session.new_symbol | (np.diff(bucket, prepend=-1) != 0))
+def _buckets(minutes: _Minutes, width: int | None) -> dict[str, npt.NDArray[np.generic]]:
+    """Rows are sorted, so a bucket is a run of rows: its first and last row, its edges, its values."""
+    if width is None:
+        first = np.flatnonzero(minutes.new)
+        at = minutes.at[first]
+        start, end = np.zeros(len(first), np.int64), minutes.lengths[at]
+    else:
+        bucket = minutes.minute // width
+        changes = minutes.new.copy()
+        changes[1:] |= bucket[1:] != bucket[:-1]
+        first = np.flatnonzero(changes)
+        at = minutes.at[first]
+        start = bucket[first] * width
+        end = np.minimum(start + width, minutes.lengths[at])
+    last = np.append(first[1:], len(minutes.minute)) - 1
+    opened, step = minutes.opens[at], MINUTE // MICROSECOND
+    volume, counted = minutes.volume, minutes.has_volume
     return {
         "first": first,
-        "last": np.append(first[1:], len(bucket)) - 1,
-        "start": bucket[first] * width,
-        "end": np.minimum((bucket[first] + 1) * width, minutes),
-        "high": np.maximum.reduceat(session.high, first),
-        "low": np.minimum.reduceat(session.low, first),
-        "volume": np.add.reduceat(session.volume, first),
-        "has_volume": np.add.reduceat(session.has_volume, first) > 0,
+        "last": last,
+        "ts": opened + start * step,
+        "known_at": opened + end * step,
+        "high": np.maximum.reduceat(minutes.high, first),
+        "low": np.minimum.reduceat(minutes.low, first),
+        "volume": np.zeros(len(first)) if volume is None else np.add.reduceat(volume, first),
+        "has_volume": np.full(len(first), volume is not None)
+        if counted is None
+        else np.add.reduceat(counted, first) > 0,
+        "oi_row": last if minutes.oi_row is None else minutes.oi_row[last],
     }
 
 
-def _in_hours_and_order(
-    bars: pl.DataFrame, open_at: datetime, close_at: datetime
-) -> tuple[pl.DataFrame, npt.NDArray[np.bool_]]:
+def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) -> tuple[pl.DataFrame, _Minutes]:
+    """The bars, sorted, and their arrays. Raises ValueError for a bar outside every session."""
+    ordered, new = _in_order(bars)
+    instant = ordered["ts"].to_physical().to_numpy()
+    opens, closes = (pl.Series(edge, dtype=UTC).to_physical().to_numpy() for edge in zip(*sessions, strict=True))
+    if len(sessions) > 1:
+        at = np.searchsorted(opens, instant, side="right") - 1
+        new = new | (np.diff(at, prepend=-1) != 0)
+        is_inside = at.min() >= 0 and (instant < closes[at]).all()
+    else:
+        at = np.zeros(len(instant), np.int64)
+        is_inside = instant.min() >= opens[0] and instant.max() < closes[0]
+    if not is_inside:
+        first, last = ordered["ts"].min(), ordered["ts"].max()
+        of = "session" if len(sessions) == 1 else f"{len(sessions)} sessions between"
+        raise ValueError(
+            f"bars from {first} to {last} are not all inside the {of} {sessions[0][0]} to {sessions[-1][1]}"
+        )
+    volume, oi = ordered["volume"], ordered["oi"]
+    has_volume, has_oi = (0 < c.null_count() < len(c) for c in (volume, oi))
+    return ordered, _Minutes(
+        at=at,
+        opens=opens,
+        lengths=(closes - opens) // (MINUTE // MICROSECOND),
+        minute=(instant - (opens[at] if len(sessions) > 1 else opens[0])) // (MINUTE // MICROSECOND),
+        new=new,
+        high=ordered["high"].to_numpy(),
+        low=ordered["low"].to_numpy(),
+        volume=None if volume.null_count() == len(volume) else volume.fill_null(0.0).to_numpy(),
+        has_volume=volume.is_not_null().to_numpy().astype(np.int64) if has_volume else None,
+        oi_row=_last_known(oi) if has_oi else None,
+    )
+
+
+def _last_known(values: pl.Series) -> npt.NDArray[np.int64]:
+    """Of each row, the last one up to it that is not null; -1 where there is none."""
+    return np.maximum.accumulate(np.where(values.is_not_null().to_numpy(), np.arange(len(values)), -1))
+
+
+def _in_order(bars: pl.DataFrame) -> tuple[pl.DataFrame, npt.NDArray[np.bool_]]:
     """Bars sorted by KEY (a copy only where they are not), and which rows are the first of their symbol."""
-    first, last = bars["ts"].min(), bars["ts"].max()
-    if isinstance(first, datetime) and isinstance(last, datetime) and (first < open_at or last >= close_at):
-        raise ValueError(f"bars from {first} to {last} are not all inside the session {open_at} to {close_at}")
     before, ts_before = pl.col("symbol").shift(), pl.col("ts").shift()
     new = pl.col("symbol") != before
     marks = bars.select(
@@ -135,5 +205,5 @@ def _in_hours_and_order(
         ((pl.col("symbol") < before) | (~new & (pl.col("ts") < ts_before))).alias("misplaced"),
     )
     if marks["misplaced"].any():
-        return _in_hours_and_order(bars.sort(KEY), open_at, close_at)
+        return _in_order(bars.sort(KEY))
     return bars, marks["new"].to_numpy()

@@ -15,8 +15,8 @@ import polars as pl
 
 from odin_core.lake import Lake
 from odin_core.market.barfiles import Stamps, open_file, read_rows
-from odin_core.market.bars import BARS, KEY
-from odin_core.market.judging import judged, minutes_of
+from odin_core.market.bars import BARS, KEY, minutes_of
+from odin_core.market.judging import judged
 from odin_core.market.quality import ARRIVALS, PRICES, QUARANTINE, RULES, SessionHours, assess_session
 from odin_core.market.sources.source import INSTRUMENTS
 

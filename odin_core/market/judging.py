@@ -11,18 +11,11 @@ import numpy.typing as npt
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.market.bars import MICROSECOND, MINUTE, UTC
+from odin_core.market.bars import MICROSECOND, MINUTE, UTC, minutes_of
 from odin_core.market.quality import SessionHours, broken_rule
 
 NEAR = timedelta(hours=12)  # a bar outside every session's hours belongs to one that is no further away than this
 DAY = timedelta(days=1)
-
-
-class NotAnInterval(OdinError):
-    def __init__(self, interval: str) -> None:
-        super().__init__(
-            f"{interval!r} is no interval of bars; write 1m, 5m, 15m, 60m, any other number of minutes, or day"
-        )
 
 
 class Hours(NamedTuple):
@@ -40,15 +33,6 @@ class Places(NamedTuple):
 
     at: npt.NDArray[np.int64]
     misplaced: pl.Series
-
-
-def minutes_of(interval: str) -> int | None:
-    """The length of a bar in minutes, None for "day", a whole session. Raises NotAnInterval."""
-    if interval == "day":
-        return None
-    if not (interval.endswith("m") and interval[:-1].isdecimal() and int(interval[:-1]) > 0):
-        raise NotAnInterval(interval)
-    return int(interval[:-1])
 
 
 def hours_near(ts: pl.Series, calendar: SessionHours) -> Hours:

@@ -1,7 +1,7 @@
 """Larger intervals out of minute bars, against a loop over rows."""
 
 import math
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -10,25 +10,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from odin_core.market.bars import BARS, INTERVAL_BARS, INTERVALS, Interval, fingerprint, resample, session_bars
+from odin_core.market.bars import (
+    BARS,
+    INTERVAL_BARS,
+    INTERVALS,
+    NotAnInterval,
+    fingerprint,
+    resample,
+    resample_sessions,
+    session_bars,
+)
+from odin_core.market.calendar import session_calendar
+from odin_core.market.profile import load_profile
 
 OPEN = datetime(2021, 4, 1, 3, 45, tzinfo=UTC)
 CLOSE = datetime(2021, 4, 1, 10, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-WIDTHS = {"5m": 5, "15m": 15, "60m": 60, "day": 375}
+WIDTHS = {"1m": 1, "5m": 5, "7m": 7, "15m": 15, "60m": 60, "240m": 240, "1000m": 1000, "day": 375}
 
 
-def bar(symbol: str, minute: int, price: float, volume: float | None) -> dict[str, Any]:
+def bar(symbol: str, minute: int, price: float, volume: float | None, oi: float | None = None) -> dict[str, Any]:
     ts = OPEN + minute * MINUTE
     prices = {"open": price, "high": price + 2, "low": price - 1, "close": price + 1}
-    return {"symbol": symbol, "ts": ts, "known_at": ts + MINUTE, **prices, "volume": volume, "oi": None}
+    return {"symbol": symbol, "ts": ts, "known_at": ts + MINUTE, **prices, "volume": volume, "oi": oi}
 
 
 def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=BARS)
 
 
-def by_hand(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
+def by_hand(bars: pl.DataFrame, interval: str) -> pl.DataFrame:
     """One dictionary per bucket, filled row by row."""
     buckets: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in bars.sort("symbol", "ts").iter_rows(named=True):
@@ -38,6 +49,7 @@ def by_hand(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
     for (symbol, number), rows in buckets.items():
         start = OPEN + number * WIDTHS[interval] * MINUTE
         volumes = [r["volume"] for r in rows if r["volume"] is not None]
+        interests = [r["oi"] for r in rows if r["oi"] is not None]
         made.append(
             {
                 "symbol": symbol,
@@ -49,23 +61,24 @@ def by_hand(bars: pl.DataFrame, interval: Interval) -> pl.DataFrame:
                 "low": min(r["low"] for r in rows),
                 "close": rows[-1]["close"],
                 "volume": math.fsum(volumes) if volumes else None,
-                "oi": rows[-1]["oi"],
+                "oi": interests[-1] if interests else None,
             }
         )
     return pl.DataFrame(made, schema=INTERVAL_BARS)
 
 
-VOLUMES = st.one_of(st.none(), st.floats(0, 1e6))
-ROWS = st.dictionaries(st.tuples(st.sampled_from("ABC"), st.integers(0, 374)), st.tuples(st.floats(2, 1e4), VOLUMES))
+COUNTS = st.one_of(st.none(), st.floats(0, 1e6))
+VALUES = st.tuples(st.floats(2, 1e4), COUNTS, COUNTS)
+ROWS = st.dictionaries(st.tuples(st.sampled_from("ABC"), st.integers(0, 374)), VALUES)
 
 
-def drawn(rows: dict[tuple[str, int], tuple[float, float | None]]) -> pl.DataFrame:
-    return frame([bar(symbol, minute, price, volume) for (symbol, minute), (price, volume) in rows.items()])
+def drawn(rows: dict[tuple[str, int], tuple[float, float | None, float | None]]) -> pl.DataFrame:
+    return frame([bar(symbol, minute, *values) for (symbol, minute), values in rows.items()])
 
 
 @settings(max_examples=60)
-@given(ROWS, st.sampled_from(INTERVALS))
-def test_a_larger_interval_agrees_with_its_loop_twin(rows: dict[Any, Any], interval: Interval):
+@given(ROWS, st.sampled_from(sorted(WIDTHS)))
+def test_a_larger_interval_agrees_with_its_loop_twin(rows: dict[Any, Any], interval: str):
     bars = drawn(rows)
     before = bars.clone()
     assert_frame_equal(resample(bars, interval, open_at=OPEN, close_at=CLOSE), by_hand(bars, interval), rel_tol=1e-12)
@@ -79,6 +92,21 @@ def test_the_stacked_table_holds_each_interval_bit_for_bit(rows: dict[Any, Any])
     stacked = session_bars(bars, OPEN, CLOSE)
     apart = pl.concat([resample(bars, interval, open_at=OPEN, close_at=CLOSE) for interval in INTERVALS])
     assert_frame_equal(stacked, apart, check_exact=True)
+
+
+@settings(max_examples=40)
+@given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from(sorted(WIDTHS)), st.integers(0, 3))
+def test_a_range_of_sessions_is_its_sessions_one_by_one(days: list[Any], interval: str, cut: int):
+    """Sessions a day apart, so that the last bars of one and the first of the next never share a bucket."""
+    shift = [timedelta(days=n) for n in range(len(days))]
+    hours = [(OPEN + by, CLOSE + by) for by in shift]
+    moved = [drawn(rows).with_columns(pl.col("ts", "known_at") + by) for rows, by in zip(days, shift, strict=True)]
+    alone = [resample(m, interval, open_at=a, close_at=b) for m, (a, b) in zip(moved, hours, strict=True)]
+    whole = resample_sessions(pl.concat(moved), interval, hours)
+    assert_frame_equal(whole, pl.concat(alone).sort("symbol", "ts"), check_exact=True)
+    first, second = pl.concat([BARS.to_frame(), *moved[:cut]]), pl.concat([BARS.to_frame(), *moved[cut:]])
+    halves = pl.concat([resample_sessions(half, interval, hours) for half in (first, second)])
+    assert_frame_equal(whole, halves.sort("symbol", "ts"), check_exact=True)
 
 
 @settings(max_examples=30)
@@ -118,6 +146,43 @@ def test_a_bucket_without_bars_has_no_row():
 def test_volume_is_null_only_where_every_minute_lacks_it():
     bars = frame([bar("A", 0, 1.5, None), bar("A", 1, 1.5, 7.0), bar("A", 5, 1.5, None), bar("A", 10, 1.5, 0.0)])
     assert resample(bars, "5m", open_at=OPEN, close_at=CLOSE)["volume"].to_list() == [7.0, None, 0.0]
+
+
+def test_open_interest_is_the_last_that_is_known_and_null_where_none_is():
+    interest = {0: 100.0, 1: 130.0, 2: None, 5: None, 6: None, 10: 90.0}
+    bars = frame([bar("A", minute, 1.5, 1.0, oi) for minute, oi in interest.items()])
+    assert resample(bars, "5m", open_at=OPEN, close_at=CLOSE)["oi"].to_list() == [130.0, None, 90.0]
+
+
+def test_buckets_keep_their_place_through_a_halt():
+    """2021-02-24: nothing from 10:08 to 15:45, a close at 17:00. The hour that the market reopens in began at 15:15."""
+    calendar, day = session_calendar(load_profile("nse")), date(2021, 2, 24)
+    opens, closes = calendar.hours(day)
+    (halt,) = calendar.halts(day)
+    minutes = [opens + n * MINUTE for n in range((closes - opens) // MINUTE)]
+    traded = [ts for ts in minutes if not halt.open <= ts < halt.close]
+    bars = frame([bar("A", 0, 1.5, 1.0) | {"ts": ts} for ts in traded])
+    made = resample(bars, "60m", open_at=opens, close_at=closes)
+    local = made["ts"].dt.convert_time_zone("Asia/Kolkata").dt.strftime("%H:%M").to_list()
+    assert local == ["09:15", "15:15", "16:15"]
+    assert made["volume"].to_list() == [53.0, 30.0, 45.0]
+    assert made["known_at"].to_list()[-1] == closes
+    assert made["volume"].sum() == calendar.minutes(day)
+
+
+def test_the_edges_of_a_day_of_1440_minutes_are_midnight():
+    calendar, day = session_calendar(load_profile("crypto")), date(2021, 8, 9)
+    opens, closes = calendar.hours(day)
+    rows = [bar("BTCUSDT", 0, 1.5, 1.0) | {"ts": opens + n * MINUTE} for n in range(1440)]
+    made = resample(frame(rows), "240m", open_at=opens, close_at=closes)
+    assert made["ts"].dt.hour().to_list() == [0, 4, 8, 12, 16, 20]
+    assert made["known_at"].to_list()[-1] == closes == opens + timedelta(days=1)
+
+
+@pytest.mark.parametrize("interval", ["5", "0m", "1h", "-5m", "daily", "1.5m", ""])
+def test_what_is_no_interval_is_refused(interval: str):
+    with pytest.raises(NotAnInterval, match="number of minutes, or day"):
+        resample(frame([bar("A", 0, 1.5, 1.0)]), interval, open_at=OPEN, close_at=CLOSE)
 
 
 def test_nothing_known_later_enters_a_bucket_that_is_known():
