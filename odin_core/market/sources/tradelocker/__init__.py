@@ -5,15 +5,12 @@ https://live.tradelocker.com for live accounts. The first account of the login i
 start, in UTC; volume counts ticks; there is no open interest. How often it may be asked and how many bars a reply may
 have is the server's own configuration (public-api.tradelocker.com, /trade/config).
 
-The vendor's library logs requests with password and tokens, keeps every client with its password in a class attribute,
-remembers replies for ever (errors too), sleeps a second before each request and repeats failed ones by itself: all that
-is replaced in `_client_class`."""
+What the vendor's library does beside asking (logging passwords, keeping replies, repeating by itself) is replaced in
+`client`; what its replies mean is judged here."""
 
-import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -45,7 +42,8 @@ from odin_core.secrets import HIDDEN, redacted
 
 if TYPE_CHECKING:
     from requests import Response
-    from tradelocker import TLAPI
+
+    from odin_core.market.sources.tradelocker.client import Client
 
 T = TypeVar("T")
 KIND = "tradelocker"
@@ -65,7 +63,6 @@ RESOLUTIONS = {  # interval → the vendor's name and length; its capital M is a
     "240m": ("4H", 240 * MINUTE),
     "day": ("1D", DAY),
 }
-TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of a reply
 OTHERS_PER_SECOND = 1.0  # where the configuration names no limit
 ROUTES = {  # end of a request's path → the configuration's name for its limit
     r"/trade/history": "QUOTES_HISTORY",
@@ -77,7 +74,6 @@ SECONDS = {"SECONDS": 1, "MINUTES": 60}
 LOGIN, REFRESH = "/auth/jwt/token", "/auth/jwt/refresh"
 KINDS = {"FOREX": "spot", "CRYPTO": "spot", "EQUITY": "equity", "ETF": "equity", "FUTURES": "future"}  # others: cfd
 BAR = {"t": "ts", "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume"}
-VENDOR_LOGGER = "tradelocker.tradelocker_api"  # the one logger that all of the library writes to
 JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]*")
 
 
@@ -101,7 +97,7 @@ class TradeLockerSource:
         self._url = str(settings.get("url") or DEMO).rstrip("/")
         self._detailed = {str(symbol) for symbol in settings.get("symbols", ())}
         self._paces: dict[str, Pace] = {}
-        self._client: TLAPI | None = None
+        self._client: Client | None = None
         self._listed: pl.DataFrame | None = None
 
     def instruments(self) -> pl.DataFrame:
@@ -146,7 +142,7 @@ class TradeLockerSource:
         what = f"{interval} bars of {symbol}"
         rows = self._ask(what, lambda client: int(client.max_price_history_rows()))
 
-        def page(client: "TLAPI", since: datetime, until: datetime) -> pl.DataFrame:
+        def page(client: "Client", since: datetime, until: datetime) -> pl.DataFrame:
             answer = client.get_price_history(
                 number,
                 resolution,
@@ -166,14 +162,14 @@ class TradeLockerSource:
         if symbol not in self._detailed:
             return None, None
 
-        def details(client: "TLAPI") -> tuple[float | None, float | None]:
-            found: Mapping[str, Any] = client.get_instrument_details(number)
+        def details(client: "Client") -> tuple[float | None, float | None]:
+            found = client.get_instrument_details(number)
             ticks = found.get("tickSize") or [{}]
             return ticks[0].get("tickSize"), found.get("lotSize")
 
         return self._ask(f"details of {symbol}", details)
 
-    def _ask(self, what: str, call: Callable[["TLAPI"], T]) -> T:
+    def _ask(self, what: str, call: Callable[["Client"], T]) -> T:
         def once() -> T:
             if self._client is None:
                 self._client = asked(self._login, self._judged)
@@ -186,9 +182,11 @@ class TradeLockerSource:
 
         return with_retries(once, kind=KIND, what=what, around=self._around)
 
-    def _login(self) -> "TLAPI":
+    def _login(self) -> "Client":
+        from odin_core.market.sources.tradelocker.client import Client
+
         username, password, server = (self._secrets[name] for name in SECRETS)
-        client = _client_class()(self._wait, self._judge, self._url, username, password, server)
+        client = Client(self._wait, self._judge, self._url, username, password, server)
         for limit in client.get_config().get("rateLimits", ()):
             per_second = limit["limit"] / (limit["intervalNum"] * SECONDS[limit["measure"]])
             self._paces.setdefault(limit["rateLimitType"], Pace(per_second, self._around))
@@ -230,7 +228,7 @@ class TradeLockerSource:
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-    """The vendor's list as INSTRUMENTS without sizes; of a name that it has twice the first counts, as in its library."""
+    """The vendor's list as INSTRUMENTS without sizes; of a name listed twice the first counts, as in its library."""
     made = [
         {
             "symbol": row["name"],
@@ -275,63 +273,3 @@ def _expiry(token: str) -> datetime:
     import jwt
 
     return datetime.fromtimestamp(jwt.decode(token, options={"verify_signature": False})["exp"], UTC)
-
-
-def _silent(_: logging.LogRecord) -> bool:
-    return False
-
-
-@cache
-def _client_class() -> Callable[..., "TLAPI"]:
-    """The vendor's client, with what the module's charter names replaced."""
-    handlers = list(logging.root.handlers)
-    from tradelocker import TLAPI  # 2 s
-    from tradelocker.types import PriceHistoryColumns
-
-    logging.root.handlers[:] = handlers  # its import logs a line, which gives the root logger a handler
-    logging.getLogger(VENDOR_LOGGER).addFilter(_silent)
-
-    class Client(TLAPI):
-        _TIMEOUT = TIMEOUT
-
-        def __new__(cls, *_: Any) -> "Client":
-            return object.__new__(cls)
-
-        def __init__(self, wait: Any, judge: Any, url: str, username: str, password: str, server: str) -> None:
-            self._wait, self._judge = wait, judge
-            self._config: Any = None
-            super().__init__(url, username, password, server, log_level="critical")
-
-        def _retry_request(self, method: Any, *args: Any, **kwargs: Any) -> Any:
-            self._wait(kwargs["url"])
-            return method(*args, **kwargs)
-
-        def _get_response_json(self, response: Any) -> Any:
-            return self._judge(response)
-
-        def _request_history_cacheable(self, *args: Any, **kwargs: Any) -> Any:
-            return TLAPI._request_history_cacheable.__wrapped__(self, *args, **kwargs)
-
-        def _apply_typing(self, df: Any, column_types: Any) -> None:
-            if column_types is not PriceHistoryColumns:  # it would make a missing price 0
-                super()._apply_typing(df, column_types)
-
-        def _info_route_valid(self, route_id: str, instrument_id: int) -> bool:  # its own takes any fault for a no
-            question: Any = {"tradableInstrumentId": instrument_id, "routeId": route_id}
-            try:
-                answer = self._request("get", f"{self.get_base_url()}/trade/quotes", additional_params=question)
-            except SourceRefused:
-                return False
-            return answer.get("s") == "ok"
-
-        def get_config(self) -> Any:  # its own refuses keys that it does not know
-            if self._config is None:
-                self._config = self._request("get", f"{self.get_base_url()}/trade/config")["d"]
-            return self._config
-
-        def get_instrument_details(self, instrument_id: int, locale: Any = "en") -> Any:  # likewise
-            question: Any = {"routeId": self.get_info_route_id(instrument_id), "locale": locale}
-            route = f"{self.get_base_url()}/trade/instruments/{instrument_id}"
-            return self._request("get", route, additional_params=question)["d"]
-
-    return Client
