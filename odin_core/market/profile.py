@@ -273,6 +273,11 @@ def _instruments(name: str, field: str, value: object) -> dict[str, Terms]:
         raise BadProfile(name, field, mistake.entry, mistake.rule) from None
 
 
+def _rates(name: str, field: str, value: object) -> tuple[tuple[date, float], ...]:
+    steps = _mapping(name, field, value).items()
+    return tuple(sorted((_date(name, field, first), float(_number(name, field, rate))) for first, rate in steps))
+
+
 _PARSERS = {
     **dict.fromkeys(("calendar_first", "calendar_last", "range_first", "range_last"), _date),
     **dict.fromkeys(("first_partition", "last_partition"), _date),
@@ -285,4 +290,5 @@ _PARSERS = {
     "non_sessions": _dates,
     "opens_day_before": _flag,
     "instruments": _instruments,
+    "interest_rates": _rates,
 }
