@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from odin_core.errors import OdinError, nearest
+from odin_core.market.figures import parse_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,10 @@ class FilterConfig:
     min_symbols: int = 5  # fewer than this counts as too narrow
     adaptive: bool = True  # widen by itself while too narrow
     max_widening: int = 3
+    fundamentals: str = ""  # rules over figures known at the close, e.g. "pe <= 60, roe_pct >= 5"; never widened
+
+    def __post_init__(self) -> None:
+        parse_rules(self.fundamentals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +154,9 @@ class NotASetting(OdinError):
         super().__init__(f"{name}={text}: expected {KINDS.get(kind, kind.__name__)}, like the default {default!r}")
 
 
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a list such as [joint]"}
+KINDS = {
+    int: "a whole number", float: "a number", bool: "true or false", tuple: "a list such as [joint]", str: "text",
+}  # fmt: skip
 
 
 def settings(config: LifeConfig | None = None) -> dict[str, Any]:
@@ -180,6 +187,8 @@ def with_settings(config: LifeConfig, assignments: Iterable[str]) -> LifeConfig:
             value = _number(value)
         if kind is tuple and isinstance(value, list):
             value = tuple(value)
+        if kind is str and value is None:
+            value = ""
         if type(value) is not kind:
             raise NotASetting(name, text, kind, known[name])
         section, _, inner = name.rpartition(".")

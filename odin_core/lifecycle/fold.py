@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from odin_core.features.catalogue import FEATURES
 from odin_core.lake import logical_hash
-from odin_core.lifecycle import learning, outcomes, phases, planner
+from odin_core.lifecycle import entitlements, learning, outcomes, phases, planner
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.outcomes import Venue
-from odin_core.lifecycle.state import CARRIED, PHASE_STATE, REGIMES, Day, DayRecord, LoopState
+from odin_core.lifecycle.state import CARRIED, CLOSES, PHASE_STATE, REGIMES, Day, DayRecord, LoopState
 from odin_core.market.profile import MarketProfile
 from odin_core.policies import rules as rule_policy
 from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray
@@ -64,11 +64,12 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     state = _take_up_promotions(state, day, tables)
     state, view, epsilon = _change_phase(state, day, rules, tables)
     state = replace(state, models={v: state.models[v] for v in (*state.candidates, state.champion) if v})
-    state, filtered = _plan(state, day, rules, epsilon)
+    state, admitted = _plan(state, day, rules, epsilon)
     status = "no_data" if day.bars.is_empty() else "ok" if _warm(day) else "warm_up"
     distance = {c.name: [_finite(c.value), c.needed] for c in view.criteria}
-    facts |= {"status": status, "epsilon": epsilon, "filtered": filtered, "phase_before": before.phase,
-              "reason": _reason(status, view), "suggestions": list(view.suggestions),
+    facts |= {"status": status, "epsilon": epsilon, "filtered": admitted.contexts.height,
+              "fundamentals_failed": admitted.failed, "fundamentals_unknown": admitted.unknown,
+              "phase_before": before.phase, "reason": _reason(status, view), "suggestions": list(view.suggestions),
               "distance": json.dumps(distance, sort_keys=True)}  # fmt: skip
     tables["phase_state"] = _state_row(state, day, facts)
     tables["recommendations"] = state.plan
@@ -87,8 +88,9 @@ def _settle(
         else np.empty(0)
     )
     result = outcomes.carry_out(
-        state.plan, state.positions, volatility, day.bars, rules.venue, rules.config.seed, day.session
+        state.plan, state.positions, volatility, day.bars, rules.venue, rules.config.seed, day.session, day.actions
     )
+    closes = entitlements.restated(state.closes, day.actions)
     resolved = record.validate(result.resolved)
     grid = pl.DataFrame(
         {
@@ -120,6 +122,7 @@ def _settle(
         peak=peak,
         halt_left=halt_left,
         positions=result.positions,
+        closes=closes,
         window=(*state.window, contexts)[-rules.config.learner.lookback_sessions :],
         returns=(*state.returns, session_return),
     )
@@ -129,7 +132,7 @@ def _settle(
         "traded_notional": result.traded / rules.venue.capital,
         "trades": result.executions.filter(pl.col("leg") == "entry").height,
         "random_returns": _random_portfolios(result.net_return, taken["size"].to_numpy(), day.session, rules.config),
-        "hold_return": _hold_return(state.closes, day.features),
+        "hold_return": _hold_return(closes, day.features),
         "mean_reward": taken["reward"].mean(),
     }
     return state, {"executions": result.executions, "replay_buffer": resolved, "action_outcomes": grid}, facts
@@ -192,11 +195,7 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
 def _change_phase(
     state: LoopState, day: Day, rules: LoopRules, tables: dict[str, pl.DataFrame]
 ) -> tuple[LoopState, phases.Outlook, float]:
-    view = phases.outlook(
-        state,
-        rules.config,
-        planner.universe(day.features, rules.profile, rules.config.filter, state.widening, _bars(day)).height,
-    )
+    view = phases.outlook(state, rules.config, _admitted(state, day, rules).contexts.height)
     if view.phase != state.phase:
         if view.phase < state.phase and state.champion is not None:
             row = {
@@ -218,10 +217,15 @@ def _append_history(tables: dict[str, pl.DataFrame], row: dict[str, object]) -> 
     )
 
 
-def _plan(state: LoopState, day: Day, rules: LoopRules, epsilon: float = 1.0) -> tuple[LoopState, int]:
-    """The state with the plan for the next session, and how many symbols may be decided on."""
+def _admitted(state: LoopState, day: Day, rules: LoopRules) -> planner.Admitted:
+    return planner.admit(day.features, rules.profile, rules.config.filter, state.widening, _bars(day), day.fundamentals)
+
+
+def _plan(state: LoopState, day: Day, rules: LoopRules, epsilon: float = 1.0) -> tuple[LoopState, planner.Admitted]:
+    """The state with the plan for the next session, and who may be decided on."""
     config = rules.config
-    contexts = planner.universe(day.features, rules.profile, config.filter, state.widening, _bars(day))
+    admitted = _admitted(state, day, rules)
+    contexts = admitted.contexts
     plan = planner.plan_session(
         state, contexts, inputs(contexts), day.next_session, rules.profile, config, epsilon, rules.features_version
     )
@@ -229,8 +233,8 @@ def _plan(state: LoopState, day: Day, rules: LoopRules, epsilon: float = 1.0) ->
     widening = (
         min(state.widening + 1, config.filter.max_widening) if narrow and config.filter.adaptive else state.widening
     )
-    closes = day.features.select("symbol", "close") if day.features.height else state.closes
-    return replace(state, plan=plan, contexts=contexts, widening=widening, closes=closes), contexts.height
+    closes = day.features.select(CLOSES.names()) if day.features.height else state.closes
+    return replace(state, plan=plan, contexts=contexts, widening=widening, closes=closes), admitted
 
 
 def _warm(day: Day) -> bool:
@@ -276,7 +280,8 @@ def _random_portfolios(
 
 
 def _hold_return(closes: pl.DataFrame, features: pl.DataFrame) -> float | None:
-    """Close-to-close return of equal weights in every symbol that has both closes."""
+    """Close-to-close return of equal weights in every symbol that has both closes; `closes` restated for what happened
+    since, so that splits leave no jump and dividends count."""
     if features.is_empty() or closes.is_empty():
         return None
     both = features.select("symbol", now="close").join(closes, on="symbol").sort("symbol")

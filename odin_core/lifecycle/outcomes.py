@@ -2,7 +2,7 @@
 
 A decision's action is one of the grid, so taken, skipped and rejected decisions get their outcome from the same fills
 as the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next
-open."""
+open; what a corporate action makes of it in between is in `entitlements`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from odin_core.execution.costs import CostSchedule, charges
 from odin_core.execution.fills import Fills, simulate
 from odin_core.execution.orders import Bars, ExecutionRules, ExitReason, Orders
+from odin_core.lifecycle import entitlements
+from odin_core.lifecycle.entitlements import Payment
 from odin_core.lifecycle.state import POSITIONS
+from odin_core.market.actions import EFFECTIVE
 from odin_core.market.bars import UTC
 from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray, IntArray, decode
 from odin_core.randomness import stream
@@ -25,17 +28,18 @@ from odin_core.replay.record import DECISION, OUTCOME, REPLAY
 ENTRY_BARS = 5  # minutes in which an entry may fill
 FORGET_AFTER = timedelta(days=14)  # an open decision whose symbol never trades again is closed as incomplete
 DETAILS = tuple(f"{leg}_{part}" for leg in ("entry", "exit") for part in ("reference", "half_spread", "slippage"))
+NO_ACTIONS = EFFECTIVE.to_frame()
 EXIT_NAME = {ExitReason.STOP: "stop", ExitReason.TARGET: "target", ExitReason.TIME: "time"}
 
 EXECUTIONS = pl.Schema(
     {
         "decision_id": pl.String(),
         "symbol": pl.String(),
-        "leg": pl.String(),  # entry or exit
+        "leg": pl.String(),  # entry, exit or dividend: cash for what was held over an ex-date
         "side": pl.String(),  # of the position
         "ts": UTC,  # start of the bar: the first of an entry, the last of an exit
         "quantity": pl.Float64(),
-        "reference": pl.Float64(),  # inside the bar
+        "reference": pl.Float64(),  # inside the bar; of a dividend, like `price`: cash per share
         "half_spread": pl.Float64(),  # per share, on top of the reference
         "slippage": pl.Float64(),  # per share, on top of the reference
         "price": pl.Float64(),
@@ -84,9 +88,13 @@ def carry_out(
     venue: Venue,
     seed: int,
     session: date,
+    actions: pl.DataFrame = NO_ACTIONS,
 ) -> Result:
     """Run `plan` (DECISION) and the open `positions` (POSITIONS) over the session's `bars`; `volatility` (n,) is each
-    planned symbol's expected standard deviation of a one-minute return."""
+    planned symbol's expected standard deviation of a one-minute return. `actions` (EFFECTIVE) are those that the
+    session feels; what is held over their ex-date keeps its value and gets or pays what is due before the first bar."""
+    plan = entitlements.planned(plan, actions)
+    positions, paid = entitlements.held(positions, actions)
     spans = _rows_by_symbol(bars)
     columns = Bars.from_frame(bars)
     stamps = bars["ts"]
@@ -103,7 +111,7 @@ def carry_out(
     taken = pl.col("status") == "taken"
     return Result(
         resolved=done.select(REPLAY.names()).cast(REPLAY),
-        executions=_legs(fresh.filter(taken), old.filter(taken)),
+        executions=_legs(fresh.filter(taken), old.filter(taken), _payments(positions, paid, actions)),
         positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(POSITIONS),
         net_return=net,
         profit=float(
@@ -134,7 +142,7 @@ def _grid(
     session: date,
 ) -> tuple[Fills, _Values, NDArray[np.float32]]:
     n = plan.height
-    span = np.array([spans.get(s, (0, -1)) for s in plan["symbol"]], np.int64).reshape(n, 2)
+    span = np.array([spans.get(s, (0, -1)) for s in plan["held_as"]], np.int64).reshape(n, 2)
     noise = _noise(plan["symbol"].to_list(), seed, session)
     close, unit = plan["reference_close"].to_numpy(), plan["risk_unit"].to_numpy()
     quantity = np.floor(np.array(SIZES)[None] * venue.capital / close[:, None] / venue.lot_size) * venue.lot_size
@@ -156,7 +164,7 @@ def _grid(
         noise_exit=each(noise[:, 1]),
     )
     fills = simulate(bars, orders, venue.rules) if n and len(bars.open) else _nothing(orders)
-    values = _values(np.tile(GRID.side, n), fills, venue, carried=False)
+    values = _values(np.tile(GRID.side, n), fills, venue, carried=False, dividends=np.zeros(n * ACTIONS))
     return fills, values, (values.gross - values.cost).reshape(n, ACTIONS).astype(np.float32)
 
 
@@ -169,10 +177,10 @@ def _resume(
     )
     state = Fills._make(c.astype(t) for c, t in zip(held, _DTYPES, strict=True))
     side = decode(positions["action"].to_numpy().astype(np.int64)).side
-    span = np.array([spans.get(s, (0, -1)) for s in positions["symbol"]], np.int64).reshape(len(side), 2)
+    span = np.array([spans.get(s, (0, -1)) for s in positions["held_as"]], np.int64).reshape(len(side), 2)
     here = np.flatnonzero(span[:, 1] >= 0)
     if here.size:
-        noise = _noise(positions["symbol"].to_list(), seed, session)[here]
+        noise = _noise(positions["held_as"].to_list(), seed, session)[here]
         meaning = decode(positions["action"].to_numpy().astype(np.int64)[here])
         stop = (positions["risk_unit"] * positions["reference_close"]).to_numpy()[here] * meaning.stop
         orders = Orders.of(
@@ -183,7 +191,7 @@ def _resume(
         resumed = simulate(bars, orders, venue.rules, state=state.take(here))
         for column, new in zip(state, resumed, strict=True):
             column[here] = new
-    return state, _values(side, state, venue, carried=True)
+    return state, _values(side, state, venue, carried=True, dividends=positions["dividends"].to_numpy())
 
 
 def _noise(symbols: list[str], seed: int, session: date) -> FloatArray:
@@ -192,8 +200,9 @@ def _noise(symbols: list[str], seed: int, session: date) -> FloatArray:
     return np.array(draws).reshape(len(symbols), 2)
 
 
-def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool) -> _Values:
-    """`carried`: from a session before. What is open now will be, so its entry is charged as delivery already."""
+def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool, dividends: FloatArray) -> _Values:
+    """`carried`: from a session before. What is open now will be, so its entry is charged as delivery already.
+    `dividends`: got since the entry, currency."""
     intraday, delivery = venue.costs.intraday, venue.costs.delivery
     closed = (fills.entry_quantity > 0) & ~fills.open
     entry, exit_ = fills.entry_reference, fills.exit_reference
@@ -207,7 +216,7 @@ def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool) -> _
             charges(intraday, buying, bought_or_sold),
         )
         charges_exit = charges(delivery if carried else intraday, ~buying, left)
-        gross = side * (exit_ - entry) / entry
+        gross = side * (exit_ - entry) / entry + dividends / notional
         friction = side * ((fills.entry_price - entry) + (exit_ - fills.exit_price)) / entry
         cost = friction + (charges_entry + charges_exit) / notional
     hide = lambda values: np.where(closed, values, np.nan)  # noqa: E731
@@ -238,6 +247,8 @@ def _outcomes(decisions: pl.DataFrame, fills: Fills, values: _Values, stamps: pl
         notional=values.notional,
         open=fills.open,
         volatility=decisions["volatility"],
+        held_as=decisions["held_as"],
+        dividends=decisions["dividends"],
         engine=pl.Series([[float(c[i]) for c in fills] for i in range(len(unfilled))], dtype=pl.List(pl.Float64)),
         entry_charges=values.charges_entry,
         exit_charges=values.charges_exit,
@@ -254,10 +265,23 @@ def _stamp(stamps: pl.Series, rows: IntArray) -> pl.Series:
     return pl.select(pl.when(known).then(stamps.gather(index))).to_series()
 
 
-def _legs(fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
+def _payments(positions: pl.DataFrame, paid: Payment, actions: pl.DataFrame) -> pl.DataFrame:
+    """What was paid for taken positions, as rows of EXECUTIONS."""
+    at = pl.lit(actions["ex_at"].max(), dtype=UTC)
+    rows = positions.with_columns(price=pl.Series(paid.per_share), shares=pl.Series(paid.quantity))
+    free = pl.lit(0.0)
+    return rows.filter((pl.col("price") != 0) & (pl.col("status") == "taken")).select(
+        "decision_id", pl.col("held_as").alias("symbol"), pl.lit("dividend").alias("leg"), "side", at.alias("ts"),
+        pl.col("shares").alias("quantity"), pl.col("price").alias("reference"), free.alias("half_spread"),
+        free.alias("slippage"), "price", free.alias("charges"), pl.lit(None, pl.String).alias("reason"),
+    ).cast(EXECUTIONS)  # fmt: skip
+
+
+def _legs(fresh: pl.DataFrame, old: pl.DataFrame, payments: pl.DataFrame) -> pl.DataFrame:
     def legs(frame: pl.DataFrame, leg: str, reason: pl.Expr) -> pl.DataFrame:
         return frame.filter(pl.col(f"{leg}_ts").is_not_null()).select(
-            "decision_id", "symbol", pl.lit(leg).alias("leg"), "side", pl.col(f"{leg}_ts").alias("ts"), "quantity",
+            "decision_id", pl.col("held_as").alias("symbol"), pl.lit(leg).alias("leg"), "side",
+            pl.col(f"{leg}_ts").alias("ts"), "quantity",
             pl.col(f"{leg}_reference").alias("reference"), pl.col(f"{leg}_half_spread").alias("half_spread"),
             pl.col(f"{leg}_slippage").alias("slippage"), pl.col(f"{leg}_price").alias("price"),
             pl.col(f"{leg}_charges").alias("charges"), reason.alias("reason"),
@@ -268,6 +292,7 @@ def _legs(fresh: pl.DataFrame, old: pl.DataFrame) -> pl.DataFrame:
         legs(fresh, "entry", none),
         legs(fresh, "exit", pl.col("exit_reason")),
         legs(old, "exit", pl.col("exit_reason")),
+        payments,
     ]
     return pl.concat(parts).cast(EXECUTIONS).sort("decision_id", "leg")
 

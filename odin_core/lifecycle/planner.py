@@ -1,8 +1,9 @@
 """The plan for the next session: which symbols may be decided on, what each policy proposes, what the guardrails allow.
 
-Everything here reads only what is known at the close before: the features frame of that session."""
+Everything here reads only what is known at the close before: that session's features and the fundamentals as of it."""
 
 from datetime import date
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from odin_core.lifecycle.config import FilterConfig, LifeConfig
 from odin_core.lifecycle.state import LoopState
+from odin_core.market.figures import parse_rules
+from odin_core.market.fundamentals import FAILS, PASSES, UNKNOWN, judged
 from odin_core.market.profile import MarketProfile
 from odin_core.policies import rules, uniform
 from odin_core.policies.actions import FLAT, FloatArray, Proposals, decode
@@ -19,14 +22,28 @@ from odin_core.replay.record import DECISION, SIDE
 POLICY = {"random": "uniform", "rule": "rules", "joint": "joint"}
 
 
-def universe(
-    features: pl.DataFrame, profile: MarketProfile, config: FilterConfig, widening: int, bars: int
-) -> pl.DataFrame:
+class Admitted(NamedTuple):
+    """Who may be decided on, and how many symbols only the rules of `filter.fundamentals` kept out."""
+
+    contexts: pl.DataFrame  # rows of the features, symbols ascending
+    failed: int  # a rule is broken
+    unknown: int  # a figure of a rule is not known
+
+
+def admit(
+    features: pl.DataFrame,
+    profile: MarketProfile,
+    config: FilterConfig,
+    widening: int,
+    bars: int,
+    fundamentals: pl.DataFrame,
+) -> Admitted:
     """Rows of `features` (one session, known at its close) that may be decided on for the next; `bars` is the number of
-    5-minute bars of a full session. What cannot be judged is left out: unknown volume where volume is traded, warm-up.
+    5-minute bars of a full session, `fundamentals` the figures known at the same close, one row per symbol. What cannot
+    be judged is left out: unknown volume where volume is traded, warm-up, an unknown figure that a rule names.
     """
     if features.is_empty() or not profile.tradable:
-        return features.clear()
+        return Admitted(features.clear(), 0, 0)
     loosened = 0.5**widening
     keep = (
         pl.col("complete")
@@ -38,7 +55,9 @@ def universe(
     )
     if profile.volume == "traded":
         keep = keep & (pl.col("traded_value").fill_null(0) >= config.min_traded_value * loosened)
-    return features.filter(keep).sort("symbol")
+    lively = features.filter(keep).sort("symbol")
+    verdict = judged(lively["symbol"], fundamentals, parse_rules(config.fundamentals))
+    return Admitted(lively.filter(verdict == PASSES), int((verdict == FAILS).sum()), int((verdict == UNKNOWN).sum()))
 
 
 def plan_session(

@@ -20,14 +20,16 @@ from odin_core.execution.costs import CostSchedule
 from odin_core.execution.orders import ExecutionRules, VolumeKind
 from odin_core.features.catalogue import features_version
 from odin_core.lake import logical_hash, write_text
-from odin_core.lifecycle import fold
+from odin_core.lifecycle import entitlements, fold
 from odin_core.lifecycle.config import identity
 from odin_core.lifecycle.digest import KEYS
 from odin_core.lifecycle.fold import LoopRules
 from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate, generation_on_disk
 from odin_core.lifecycle.outcomes import Venue
-from odin_core.lifecycle.state import Day, DayRecord, LoopState, carried_from
+from odin_core.lifecycle.state import CLOSES, Day, DayRecord, LoopState, carried_from
+from odin_core.market import actions
 from odin_core.market.data import MarketData
+from odin_core.market.figures import parse_rules
 from odin_core.market.profile import MarketProfile
 from odin_core.policies.actions import ACTIONS
 from odin_core.registry import store
@@ -144,6 +146,7 @@ def run_sessions(
             raise RewoundMeanwhile(life)
         meanwhile = _finished(life, sessions)[len(done) :]  # by the process that wrote before this one
         yield from (verify(life, data, session) for session in meanwhile)
+        data.figures.require(parse_rules(life.config.filter.fundamentals))
         rules = loop_rules(life, data.profile)
         state = restore(life, data, rules)
         for session in sessions[len(done) + len(meanwhile) :]:
@@ -174,8 +177,15 @@ def day_of(life: Life, data: MarketData, session: date) -> Day:
         ends_week=data.calendar.is_last_session_of_week(session),
         bars=data.bars(session),
         features=data.features(session),
+        actions=data.actions.taking_effect(session),
+        fundamentals=_fundamentals(life, data, session),
         promotions=_promotions(life, following),
     )
+
+
+def _fundamentals(life: Life, data: MarketData, session: date) -> pl.DataFrame:
+    """The figures known at a close; empty for a life whose filter names none."""
+    return data.fundamentals(session) if parse_rules(life.config.filter.fundamentals) else pl.DataFrame()
 
 
 def _promotions(life: Life, effective: date) -> tuple[dict[str, Any], ...]:
@@ -196,6 +206,8 @@ def write_session(life: Life, day: Day, record: DayRecord) -> None:
     inputs = {
         "price_history": logical_hash(day.bars, KEYS["price_history"]),
         "features": logical_hash(day.features, KEYS["features"]),
+        "corporate_actions": logical_hash(day.actions, actions.KEY),
+        "fundamentals": logical_hash(day.fundamentals),
     }
     tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
     life.commit(Commit(day.session, inputs, tables, code_version()))
@@ -204,10 +216,14 @@ def write_session(life: Life, day: Day, record: DayRecord) -> None:
 def verify(life: Life, data: MarketData, session: date) -> SessionResult:
     """A finished session: compare its inputs with what they are now; nothing is written."""
     commit = life.committed(session)
-    now = logical_hash(data.bars(session), KEYS["price_history"])
+    now = {
+        "price_history": logical_hash(data.bars(session), KEYS["price_history"]),
+        "corporate_actions": logical_hash(data.actions.taking_effect(session), actions.KEY),
+        "fundamentals": logical_hash(_fundamentals(life, data, session)),
+    }
     row = life.read("phase_state", session).row(0, named=True)
     summary = fold.summary_of(row, life.read("replay_buffer", session))
-    changed = commit is not None and commit.inputs["price_history"] != now
+    changed = commit is not None and any(commit.inputs.get(name, found) != found for name, found in now.items())
     return SessionResult(session, "outdated" if changed else "skipped", summary)
 
 
@@ -263,10 +279,15 @@ def _session_contexts(life: Life, data: MarketData, session: date) -> SessionCon
 
 
 def _last_closes(life: Life, data: MarketData, head: date) -> pl.DataFrame:
-    """Closes of the last session up to the head that had bars."""
+    """Closes of the last session up to the head that had bars, restated for the sessions since."""
     first = data.calendar.previous(life.first_session)
+    since: list[date] = []
     for session in reversed(data.calendar.sessions(max(first, data.profile.first_partition), head)):
         features = data.features(session)
         if features.height:
-            return features.select("symbol", "close")
+            closes = features.select(CLOSES.names())
+            for later in reversed(since):
+                closes = entitlements.restated(closes, data.actions.taking_effect(later))
+            return closes
+        since.append(session)
     return LoopState().closes

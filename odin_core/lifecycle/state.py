@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
+from odin_core.market.actions import EFFECTIVE
 from odin_core.market.bars import UTC
 from odin_core.policies.joint import JointPolicy
 from odin_core.replay.record import DECISION
@@ -21,6 +22,8 @@ POSITIONS = pl.Schema(  # decisions whose outcome is not known yet, taken or not
         "quantity": pl.Float64(),
         "volatility": pl.Float64(),  # of a one-minute return, as at the decision
         "engine": pl.List(pl.Float64()),  # the fill engine's own state, its columns in order
+        "held_as": pl.String(),  # the name it trades under now; another than `symbol` after a rename or a merger
+        "dividends": pl.Float64(),  # paid since the entry, currency; negative for a short position
     }
 )
 
@@ -65,6 +68,8 @@ PHASE_STATE = pl.Schema(
         "regime_sessions": pl.List(pl.Int64()),  # low, medium, high
         "regime_rows": pl.List(pl.Int64()),
         "filtered": pl.Int64(),  # symbols that may be decided on
+        "fundamentals_failed": pl.Int64(),  # symbols that only a rule of filter.fundamentals kept out
+        "fundamentals_unknown": pl.Int64(),  # symbols kept out because a figure of such a rule is not known
         "widening": pl.Int64(),
         "equity": pl.Float64(),  # 1 + profit and loss of closed trades over capital
         "peak": pl.Float64(),
@@ -78,6 +83,8 @@ PHASE_STATE = pl.Schema(
         "mean_reward": pl.Float64(),
     }
 )
+
+CLOSES = pl.Schema({"symbol": pl.String(), "close": pl.Float64(), "decided_at": UTC})
 
 REGIMES: Final[tuple[str, ...]] = ("low", "medium", "high")
 
@@ -110,9 +117,7 @@ class LoopState:
     plan: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DECISION))
     positions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSITIONS))
     contexts: pl.DataFrame = field(default_factory=pl.DataFrame)  # features behind the plan, same symbols and order
-    closes: pl.DataFrame = field(
-        default_factory=lambda: pl.DataFrame(schema={"symbol": pl.String, "close": pl.Float64})
-    )
+    closes: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=CLOSES))  # the last ones, restated since
 
     window: tuple[SessionContexts, ...] = ()
     scores: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCORES))
@@ -144,6 +149,8 @@ class Day:
     ends_week: bool
     bars: pl.DataFrame  # BARS
     features: pl.DataFrame  # known at the close
+    actions: pl.DataFrame = field(default_factory=EFFECTIVE.to_frame)  # corporate actions that this session feels
+    fundamentals: pl.DataFrame = field(default_factory=pl.DataFrame)  # symbol and figures, known at the close
     promotions: tuple[dict[str, Any], ...] = ()  # by a person, effective from the next session on; with their model
 
 

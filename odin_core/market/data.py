@@ -21,6 +21,7 @@ from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.actions import ActionBook
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
+from odin_core.market.fundamentals import FundamentalBook
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality import assess_session
 
@@ -50,6 +51,7 @@ class MarketData:
         self.calendar: SessionCalendar = session_calendar(profile)
         self.features_table = f"features_{features_version()}"
         self.actions = ActionBook(lake, self.calendar)
+        self.figures = FundamentalBook(lake, self.calendar)
         self._stream: tuple[date, FeatureStream] | None = None
         self._recent: dict[date, pl.DataFrame] = {}
 
@@ -123,6 +125,10 @@ class MarketData:
         frame = self._advance(history, session)
         write_parquet(frame, path, {INPUTS_MARK: self._inputs_mark(history)})
         return frame
+
+    def fundamentals(self, session: date) -> pl.DataFrame:
+        """Figures as known at the close of `session`, one row per symbol by its name of then."""
+        return self.figures.at_close(session, self.actions)
 
     def _history(self, session: date) -> list[date]:
         first = max(self.profile.first_partition, self.calendar.first)

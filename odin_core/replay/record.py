@@ -61,7 +61,7 @@ OUTCOME = pl.Schema(
         "exit_price": pl.Float64(),
         "exit_reason": pl.String(),
         "quantity": pl.Float64(),
-        "gross_return": pl.Float64(),  # between the reference prices, fraction of the entry's notional
+        "gross_return": pl.Float64(),  # between the reference prices, with dividends; fraction of the entry's notional
         "cost": pl.Float64(),  # spread, slippage, commission and taxes, same unit
         "net_return": pl.Float64(),  # gross_return − cost
         "reward": pl.Float64(),  # net_return / risk_unit

@@ -49,11 +49,10 @@ def every_change() -> list[LifeConfig]:
     for name, value in settings().items():
         if name == "learners":
             continue
-        text = (
-            str(not value).lower()
-            if isinstance(value, bool)
-            else str(value + 1 if isinstance(value, int) else value / 2)
-        )
+        if isinstance(value, bool | str):
+            text = "pe < 9" if value == "" else str(not value).lower()
+        else:
+            text = str(value + 1 if isinstance(value, int) else value / 2)
         changed.append(with_settings(CONFIG, [f"{name}={text}"]))
     return changed
 

@@ -13,7 +13,7 @@ from loopstates import CLOSE, NSE, SESSION_BARS, TOMORROW, Oracle, feature_rows,
 
 from odin_core.lifecycle.config import FilterConfig, LifeConfig, with_settings
 from odin_core.lifecycle.fold import inputs
-from odin_core.lifecycle.planner import _exploration_chance, plan_session, universe
+from odin_core.lifecycle.planner import _exploration_chance, admit, plan_session
 from odin_core.lifecycle.state import LoopState
 from odin_core.market.profile import MarketProfile
 from odin_core.policies import rules
@@ -35,11 +35,17 @@ def plan(
     return plan_session(state, contexts, inputs(contexts), TOMORROW, profile, config, epsilon, "f1")
 
 
+def admitted(
+    rows: pl.DataFrame, profile: MarketProfile = NSE, config: FilterConfig | None = None, widening: int = 0
+) -> pl.DataFrame:
+    return admit(rows, profile, config or FilterConfig(), widening, SESSION_BARS, pl.DataFrame()).contexts
+
+
 def let_in(
     *, widening: int = 0, profile: MarketProfile = NSE, config: FilterConfig | None = None, **columns: Any
 ) -> bool:
     rows = feature_rows(1, **columns)
-    return universe(rows, profile, config or FilterConfig(), widening, SESSION_BARS).height == 1
+    return admitted(rows, profile, config, widening).height == 1
 
 
 @pytest.mark.parametrize(
@@ -57,8 +63,8 @@ def test_what_is_unknown_too_quiet_or_too_thin_is_denied(columns: dict[str, Any]
 
 def test_an_index_and_a_market_that_takes_no_orders_are_denied():
     rows = feature_rows(["AAA", "NIFTY"])
-    assert universe(rows, NSE, FilterConfig(), 0, SESSION_BARS)["symbol"].to_list() == ["AAA"]
-    closed = universe(rows, replace(NSE, tradable=False), FilterConfig(), 0, SESSION_BARS)
+    assert admitted(rows)["symbol"].to_list() == ["AAA"]
+    closed = admitted(rows, replace(NSE, tradable=False))
     assert closed.is_empty()
     assert closed.schema == rows.schema
 
@@ -80,8 +86,8 @@ def test_each_step_of_widening_halves_the_thresholds_of_trading_and_volatility_a
 
 
 def test_the_universe_comes_by_symbol_and_an_empty_session_has_none():
-    assert universe(feature_rows(["B", "A"]), NSE, FilterConfig(), 0, SESSION_BARS)["symbol"].to_list() == ["A", "B"]
-    assert universe(feature_rows(0), NSE, FilterConfig(), 0, SESSION_BARS).is_empty()
+    assert admitted(feature_rows(["B", "A"]))["symbol"].to_list() == ["A", "B"]
+    assert admitted(feature_rows(0)).is_empty()
 
 
 def mixed(n: int) -> pl.DataFrame:
