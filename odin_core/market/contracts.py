@@ -7,8 +7,12 @@ A name is read as of a day: the expiry lies on that day or up to YEARS_AHEAD yea
 
 import re
 from calendar import month_abbr
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, timedelta
+from functools import partial
+from math import log
+from statistics import median
 from typing import Literal, NamedTuple
 
 import polars as pl
@@ -21,10 +25,11 @@ MONTHS = {name.upper(): month for month, name in enumerate(month_abbr) if name}
 WEEKLY_MONTHS = {**{str(i): i for i in range(1, 10)}, "O": 10, "N": 11, "D": 12}
 
 NAME, MONTH = r"(?P<underlying>[A-Z0-9&-]+?)", f"(?P<month>{'|'.join(MONTHS)})"
-TERMS = r"(?:(?P<future>FUT)|(?P<strike>[1-9]\d*(?:\.\d+)?|0\.\d+)(?P<right>[CP])E)$"
+OPTION = r"(?P<strike>[1-9]\d*(?:\.\d+)?|0\.\d+)(?P<right>[CP])E"
+TERMS = f"(?:FUT|{OPTION})$"
 DATED = re.compile(NAME + r"(?P<day>\d\d)" + MONTH + r"(?P<year>\d\d)" + TERMS)
 MONTHLY = re.compile(NAME + r"(?P<year>\d\d)" + MONTH + TERMS)
-WEEKLY = re.compile(r"(?P<year>\d\d)(?P<month>[1-9OND])(?P<day>\d\d)" + TERMS)  # from a place in the name on
+WEEKLY = re.compile(r"(?P<year>\d\d)(?P<month>[1-9OND])(?P<day>\d\d)" + OPTION + "$")  # from a place in the name on
 CONTINUOUS = re.compile(r"(?P<underlying>[A-Z0-9&-]+)-I{1,3}$")
 
 THURSDAY, TUESDAY, WEDNESDAY = 3, 1, 2
@@ -41,17 +46,17 @@ class Contract(NamedTuple):
 def contract_of(symbol: str, on: date, calendar: SessionCalendar) -> Contract | None:
     """The contract that a name means on a day; None for a name that is none.
 
-    Where a name can be read as whole date and as month (360ONE25NOV251000CE: 1000 or 251000), the whole date wins;
-    `contracts_of` sees the other names of the underlying too and decides better."""
+    Where a name can be read both with a whole date and with a month (360ONE25NOV251000CE: strike 1000 or 251000) the
+    whole date wins; `contracts_of` knows the other strikes of the underlying and decides better."""
     return next(iter(_resolved([symbol], on, calendar).values()), None)
 
 
 def contracts_of(symbols: Iterable[str], on: date, calendar: SessionCalendar) -> pl.DataFrame:
     """The contracts among the names: schema INSTRUMENTS, sorted by symbol; names that are none have no row.
 
-    One source writes all names of an underlying in one way: where any of them has no whole date, an ambiguous one has
-    none either. Tick and lot size are null. A monthly expiry is the last Thursday of its month, from September 2025 the
-    last Tuesday, or the session before where that is none; see `monthly_expiry` for those that are left null."""
+    A name that can be read in two ways gets the strike that is closer to the middle one of the underlying's other
+    names, those that can be read in one way only. Tick and lot size are null. The day of a name without one is its
+    `monthly_expiry`, null where that is not known."""
     rows = [
         {"symbol": symbol, "name": symbol, "source_id": symbol, **contract._asdict()}
         for symbol, contract in sorted(_resolved(sorted(set(symbols)), on, calendar).items())
@@ -82,46 +87,45 @@ def monthly_expiry(underlying: str, year: int, month: int, calendar: SessionCale
     return calendar.previous(day)
 
 
-class _Reading(NamedTuple):
-    contract: Contract
-    has_day: bool  # the name has the whole date as the exchange writes it
-
-
 def _resolved(symbols: Sequence[str], on: date, calendar: SessionCalendar) -> dict[str, Contract]:
     readings = {symbol: list(_readings(symbol, on, calendar)) for symbol in symbols}
-    without_day = {
-        found[0].contract.underlying
-        for found in readings.values()
-        if found and not any(reading.has_day for reading in found)
-    }
-    return {symbol: _choose(found, without_day) for symbol, found in readings.items() if found}
+    sure = defaultdict[str, list[float]](list)
+    for found in readings.values():
+        if len(found) == 1 and found[0].strike is not None:
+            sure[found[0].underlying].append(found[0].strike)
+    usual = {underlying: median(strikes) for underlying, strikes in sure.items()}
+    return {symbol: min(found, key=partial(_strangeness, usual)) for symbol, found in readings.items() if found}
 
 
-def _choose(readings: list[_Reading], without_day: set[str]) -> Contract:
-    fitting = [r for r in readings if r.has_day != (r.contract.underlying in without_day)]
-    return (fitting or readings)[0].contract
+def _strangeness(usual: dict[str, float], contract: Contract) -> float:
+    """How many times the strike is off the usual one of its underlying, as a logarithm; 0 where nothing is usual."""
+    if contract.strike is None or contract.underlying not in usual:
+        return 0.0
+    return abs(log(contract.strike / usual[contract.underlying]))
 
 
-def _readings(symbol: str, on: date, calendar: SessionCalendar) -> Iterator[_Reading]:
+def _readings(symbol: str, on: date, calendar: SessionCalendar) -> Iterator[Contract]:
     """Every way to read a name that gives a contract which may be traded on the day; the whole date comes first."""
     if match := CONTINUOUS.match(symbol):
-        yield _Reading(Contract(match["underlying"], "future", None, None, None), False)
+        yield Contract(match["underlying"], "future", None, None, None)
         return
     if (match := DATED.match(symbol)) and (day := _date(match, MONTHS)) and _trades(day, on):
-        yield _Reading(_contract(match["underlying"], match, day), True)
+        yield _contract(match["underlying"], match, day)
     if match := MONTHLY.match(symbol):
         year, month, underlying = 2000 + int(match["year"]), MONTHS[match["month"]], match["underlying"]
         expiry = monthly_expiry(underlying, year, month, calendar)
         if _trades(expiry or date(year, month, 28), on):
-            yield _Reading(_contract(underlying, match, expiry), False)
+            yield _contract(underlying, match, expiry)
+        return  # or the end of 01FEB2420450PE would pass for the fourth of February
     for place in range(1, len(symbol)):
         match = WEEKLY.match(symbol, place)
-        if match and not match["future"] and (day := _date(match, WEEKLY_MONTHS)) and _trades(day, on):
-            yield _Reading(_contract(symbol[:place], match, day), False)
+        if match and (day := _date(match, WEEKLY_MONTHS)) and _trades(day, on):
+            yield _contract(symbol[:place], match, day)
+            return
 
 
 def _contract(underlying: str, match: re.Match[str], expiry: date | None) -> Contract:
-    if match["future"]:
+    if match["strike"] is None:
         return Contract(underlying, "future", expiry, None, None)
     return Contract(underlying, "option", expiry, float(match["strike"]), "C" if match["right"] == "C" else "P")
 

@@ -1,9 +1,9 @@
-"""Volatility indices: what a whole strip of options says about variance until their expiry, and for a constant time.
+"""Volatility indices: what a whole strip of options says about variance until expiry, and for a constant time.
 
-The method of Cboe's VIX, which NSE's India VIX follows: options out of the money, weighted by 1/K², replicate a variance
-swap. India VIX takes bids and asks, the future as forward, and splines for missing quotes; here a price is a last trade,
-the forward is what put-call parity says, and a missing price is a quote of zero. So this checks India VIX, it is not it.
-"""
+The method of Cboe's VIX, which NSE's India VIX follows: options out of the money, weighted by 1/K², replicate a
+variance swap. India VIX takes bids and asks, the future as forward, and splines for missing quotes; here a price is a
+last trade, the forward is what put-call parity says, and a missing price is a quote of zero. So this checks India VIX
+and is not it."""
 
 import numpy as np
 import polars as pl
