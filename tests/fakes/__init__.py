@@ -1,1 +1,1 @@
-"""Vendors' servers in miniature, on this machine: they speak the real shapes, keep the real limits, and fail on demand."""
+"""Vendors' servers in miniature, on this machine: they speak the real shapes, keep the limits, and fail on demand."""

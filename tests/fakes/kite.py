@@ -1,4 +1,4 @@
-"""Kite Connect in miniature: candles, list of instruments, profile, login; as kite.trade/docs/connect/v3 describes them.
+"""Kite Connect in miniature: candles, list of instruments, profile, login; the shapes of kite.trade/docs/connect/v3.
 
 It refuses what the vendor refuses: a wrong token, one from before 06:00 IST, a span that is too long, a fourth request
 for history within a second."""
@@ -12,6 +12,7 @@ from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
 import polars as pl
+
 from fakes.serving import Clock, FakeServer, RateLimit, Reply, Request, as_json
 
 IST = ZoneInfo("Asia/Kolkata")
@@ -19,10 +20,10 @@ API_KEY, API_SECRET, ACCESS_TOKEN = "kitekeykitekey00", "secret-of-the-app-4711"
 SECRETS = {"KITE_API_KEY": API_KEY, "KITE_API_SECRET": API_SECRET, "KITE_ACCESS_TOKEN": ACCESS_TOKEN}
 LONGEST = {"minute": 60, "3minute": 100, "5minute": 100, "10minute": 100, "15minute": 200, "30minute": 200}
 LONGEST |= {"60minute": 400, "day": 2000}
-COLUMNS = (
-    "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type,"
-    "segment,exchange"
-).split(",")
+HEADER = (
+    "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,lot_size,instrument_type"
+)
+COLUMNS = [*HEADER.split(","), "segment", "exchange"]
 LISTED = [  # the vendor's own rows, blanks and zeros included
     "738561,2885,RELIANCE,RELIANCE INDUSTRIES,0,,0,0.05,1,EQ,NSE,NSE",
     "408065,1594,INFY,INFOSYS,0,,0,0.1,1,EQ,NSE,NSE",

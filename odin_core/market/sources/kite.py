@@ -210,7 +210,8 @@ def _client(settings: Mapping[str, Any], around: Around) -> "KiteConnect":
         if "json" in kind or "csv" in kind:
             return
         if response.ok:
-            raise PassingFault(f"an answer that is neither JSON nor CSV ({kind[:40] or 'no content type'})")
+            told = redacted(kind, _secrets(around), SECRETS)[:40] or "of no type"
+            raise PassingFault(f"an answer that is neither JSON nor CSV ({told})")
         raise SourceRefused(KIND, "the request", f"HTTP {response.status_code}")
 
     secrets = around.secrets
