@@ -67,6 +67,11 @@ class Home:
         return self.root / "catalog.duckdb"
 
     @property
+    def tap(self) -> Path:
+        """Micro-batches of live feeds, by market, see `market.tap`."""
+        return self.root / "tap"
+
+    @property
     def reports(self) -> Path:
         return self.root / "reports"
 
