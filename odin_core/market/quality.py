@@ -1,21 +1,26 @@
-"""What can be wrong with minute bars: the rule that each row must keep, and the findings of a session.
+"""What can be wrong with bars: the rule that each row must keep, and the findings of a session.
 
-A row that breaks a rule never reaches `price_history`; `market.importing` puts it into the table `quarantine` with its
-origin, row and rule. What is poor but usable is a finding in the table `data_quality`. A finding of severity `error`
-says that the table itself breaks its contract (it blocks), `warning` that the data are poor, `info` just describes
-them."""
+A row that breaks a rule never reaches the bars; `market.importing` puts it into the table `quarantine` with its origin,
+row and rule. What rows show together is a finding in the table `data_quality`. An `error` says that the data lie: it
+blocks (`blocking`) until they are corrected and brought in again, or until a person who knows better accepts it
+(`accept`). A `warning` says that they lack something, an `info` describes them. The rules are in
+`market.quality_defects` and `market.quality_continuity`."""
 
-from collections.abc import Sequence
-from datetime import date, datetime
-from typing import Literal, Protocol
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple, Protocol
 
-import numpy as np
 import polars as pl
 
+from odin_core.errors import OdinError, nearest
 from odin_core.lake import Lake
-from odin_core.market.bars import BARS, KEY, MICROSECOND, MINUTE, UTC
-
-Severity = Literal["info", "warning", "error"]
+from odin_core.market.bars import BARS, MICROSECOND, MINUTE, UTC, minutes_of
+from odin_core.market.quality_continuity import RULES_OF_CONTINUITY, shifted_hours
+from odin_core.market.quality_defects import RULES_OF_A_SESSION
+from odin_core.market.quality_measures import rows_of, session_grid
+from odin_core.market.quality_seen import WHOLE, Action, Finding, Known, Seen
 
 PRICES = ("open", "high", "low", "close")
 RULES = {
@@ -67,20 +72,31 @@ ARRIVALS = pl.Schema(
 )
 FINDINGS = pl.Schema(
     {
-        "symbol": pl.String(),  # "*" for the session as a whole
+        "symbol": pl.String(),  # WHOLE for the session as a whole
+        "interval": pl.String(),
         "rule": pl.String(),
-        "severity": pl.String(),
+        "severity": pl.String(),  # info, warning or error
         "count": pl.Int64(),
         "detail": pl.String(),
     }
 )
 
-FEW_BARS = 0.60  # a symbol with a smaller share of the session's minutes
-MISSING_NOTED = 0.05  # missing minutes up to this share are `info`
-STALE_MINUTES = 15
-QUIET = 0.10  # share of bars without volume that is worth a finding
-OUTLIER_FLOOR = 0.03  # log true range of one minute
-OUTLIER_MULTIPLE = 15.0  # of the symbol's median in the session
+ACCEPTED = pl.Schema(
+    {"symbol": pl.String(), "interval": pl.String(), "rule": pl.String(), "why": pl.String()}
+)  # findings that a person holds to be right data
+
+KINDS = pl.Schema({"symbol": pl.String(), "kind": pl.String()})  # of the table instruments
+
+DAY = timedelta(days=1)
+LOOK_BACK = 45  # days in which the session before is looked for; a longer pause begins a new history
+MEMORY = 10  # days for which a close is compared with; over a longer time prices may really move that far
+SESSIONS_BACK = 3  # a symbol that the session before lacks is looked for in this many
+OPTION_NAME = re.compile(r"\d(CE|PE)$")
+
+
+class NothingToAccept(OdinError):
+    def __init__(self, session: date, symbol: str, rule: str, errors: Sequence[str]) -> None:
+        super().__init__(f"{session} has no error {symbol} {rule}; {nearest(f'{symbol} {rule}', errors)}")
 
 
 class SessionHours(Protocol):
@@ -88,6 +104,7 @@ class SessionHours(Protocol):
 
     def is_session(self, day: date, /) -> bool: ...
     def hours(self, session: date, /) -> tuple[datetime, datetime]: ...
+    def halts(self, session: date, /) -> Sequence[tuple[datetime, datetime]]: ...
 
 
 def broken_rule() -> pl.Expr:
@@ -117,173 +134,263 @@ def _broken_prices() -> dict[str, pl.Expr]:
     }
 
 
-def assess_session(lake: Lake, calendar: SessionHours, session: date, *, universe: Sequence[str] = ()) -> pl.DataFrame:
-    """`find_defects` on what the lake holds of a session, its quarantine and the order in which its rows arrived
-    included. Schema FINDINGS; the content of the table `data_quality`. Raises PartitionUnreadable."""
-
-    def held(table: str, schema: pl.Schema) -> pl.DataFrame:
-        return lake.read(table, session) if lake.has(table, session) else schema.to_frame()
-
-    return find_defects(
-        held("price_history", BARS),
-        calendar,
-        session,
-        universe=universe,
-        quarantine=held("quarantine", QUARANTINE),
-        arrivals=held("arrivals", ARRIVALS),
-    )
-
-
 def find_defects(
     bars: pl.DataFrame,
     calendar: SessionHours,
     session: date,
     *,
+    interval: str = "1m",
     universe: Sequence[str] = (),
     quarantine: pl.DataFrame | None = None,
     arrivals: pl.DataFrame | None = None,
+    before: Mapping[str, Known] | None = None,
+    actions: pl.DataFrame | None = None,
+    options: Sequence[str] = (),
 ) -> pl.DataFrame:
-    """Findings about one session's bars (schema BARS): one row per symbol and rule, sorted by symbol, rule.
+    """Findings about one session's bars (BARS) of an interval: FINDINGS, a row per symbol and rule, sorted by them.
 
-    `universe`: symbols that should have bars. `quarantine`, `arrivals`: the session's rows of those tables, whose
-    counts become findings. `missing_minutes` counts the session's minutes without a bar, `few_bars` those with one,
-    `stale` bars in runs of STALE_MINUTES and more that repeat every price without new volume, `outlier_move` bars
-    whose log true range, max(high, previous close) / min(low, previous close), exceeds both OUTLIER_FLOOR and
-    OUTLIER_MULTIPLE times the symbol's median. Raises NotASession."""
+    `universe`: symbols that should have bars. `quarantine`, `arrivals`: the session's rows of those tables; other
+    intervals are left out. `before`: what earlier sessions tell (`Seen.known`). `actions`: corporate actions
+    (`market.actions.ACTIONS`). `options`: symbols whose prices may move by any ratio, besides those that a name like
+    NIFTY24FEB20450PE shows. Null volume and oi are allowed, null prices are findings. Raises NotASession."""
+    seen = _seen(bars, calendar, session, interval, before or {}, actions, frozenset(options))
+    held = QUARANTINE.to_frame() if quarantine is None else quarantine
+    came = ARRIVALS.to_frame() if arrivals is None else arrivals
+    return _frame([*_of_bars(seen, held, universe), *_of_rows(interval, held, came)], interval)
+
+
+def blocking(findings: pl.DataFrame) -> pl.DataFrame:
+    """The findings (FINDINGS) on account of which a session may not be used: those of severity error that nobody
+    accepted. A finding about one symbol speaks of that symbol alone, one of WHOLE of the session."""
+    return findings.filter(pl.col("severity") == "error")
+
+
+def assess_session(lake: Lake, calendar: SessionHours, session: date, *, universe: Sequence[str] = ()) -> pl.DataFrame:
+    """The findings of one session from what the lake holds, see `assess_sessions`. Schema FINDINGS; the content of the
+    table `data_quality`. Raises NotASession and PartitionUnreadable."""
+    return _Assessor(lake, calendar).assess(session, universe)
+
+
+def assess_sessions(
+    lake: Lake, calendar: SessionHours, sessions: Iterable[date]
+) -> Iterator[tuple[date, pl.DataFrame]]:
+    """The findings (FINDINGS) of these sessions, and of the stored session after each, whose findings follow from them
+    too; ascending. Every interval that the lake has bars of, with quarantine, arrivals, instruments, corporate actions
+    and accepted findings. The same as `assess_session` for each of them, but earlier sessions are read once.
+    Raises NotASession and PartitionUnreadable."""
+    assessor = _Assessor(lake, calendar)
+    asked = set(sessions)
+    for session in sorted(asked | {after for s in asked if (after := assessor.after(s)) is not None}):
+        yield session, assessor.assess(session)
+
+
+def accept(
+    lake: Lake, calendar: SessionHours, session: date, *, symbol: str, rule: str, why: str, interval: str = "1m"
+) -> pl.DataFrame:
+    """Write down that an error finding is right data after all; it becomes a warning that says `why`, blocking no more.
+    Returns the session's findings, which are written too. Raises NothingToAccept."""
+    errors = blocking(assess_session(lake, calendar, session))
+    found = errors.filter(symbol=symbol, rule=rule, interval=interval)
+    if found.is_empty():
+        names = [f"{s} {r}" for s, r in errors.select("symbol", "rule").rows()]
+        raise NothingToAccept(session, symbol, rule, names)
+    row = pl.DataFrame([(symbol, interval, rule, why)], schema=ACCEPTED, orient="row")
+    stored = lake.read("accepted_findings", session) if lake.has("accepted_findings", session) else row.clear()
+    lake.write("accepted_findings", session, pl.concat([stored, row]).sort(ACCEPTED.names()))
+    findings = assess_session(lake, calendar, session)
+    lake.write("data_quality", session, findings)
+    return findings
+
+
+class _Side(NamedTuple):
+    """What a session has besides its bars."""
+
+    universe: Sequence[str]
+    quarantine: pl.DataFrame
+    arrivals: pl.DataFrame
+    options: frozenset[str]
+
+
+class _Assessor:
+    """Assesses sessions of one lake; what it read of earlier ones it keeps, so ascending order is fast."""
+
+    def __init__(self, lake: Lake, calendar: SessionHours) -> None:
+        self.lake, self.calendar = lake, calendar
+        self._known: dict[tuple[str, date], dict[str, Known]] = {}
+        schemas = {"quarantine": QUARANTINE, "arrivals": ARRIVALS, "instruments": KINDS, "bars": BARS}
+        self._empty = {table: schema.to_frame() for table, schema in schemas.items()}
+
+    @cached_property
+    def actions(self) -> pl.DataFrame | None:
+        return self.lake.scan("corporate_actions").collect() if self.lake.sessions("corporate_actions") else None
+
+    def after(self, session: date) -> date | None:
+        """The next session that the lake has bars of, at most LOOK_BACK days later."""
+        later = (session + DAY * n for n in range(1, LOOK_BACK + 1))
+        return next((day for day in later if _bar_tables(self.lake, day)), None)
+
+    def assess(self, session: date, universe: Sequence[str] = ()) -> pl.DataFrame:
+        instruments = self._held("instruments", session)
+        side = _Side(
+            universe,
+            self._held("quarantine", session),
+            self._held("arrivals", session),
+            frozenset(instruments.filter(pl.col("kind") == "option")["symbol"]) if instruments.height else frozenset(),
+        )
+        tables = _bar_tables(self.lake, session) or {"1m": "price_history"}
+        parts = [self._assess(interval, table, session, side) for interval, table in tables.items()]
+        findings = pl.concat(parts) if len(parts) > 1 else parts[0]
+        if self.lake.has("accepted_findings", session):
+            findings = _with_accepted(findings, self.lake.read("accepted_findings", session))
+        return findings
+
+    def _assess(self, interval: str, table: str, session: date, side: "_Side") -> pl.DataFrame:
+        earlier = self._earlier(table, session)
+        before: dict[str, Known] = {}
+        for day in reversed(earlier):
+            if session - day <= MEMORY * DAY:
+                before |= self._known_of(interval, table, day)
+        bars = self._held(table, session)
+        seen = _seen(bars, self.calendar, session, interval, before, self.actions, side.options)
+        found = [*_of_bars(seen, side.quarantine, side.universe), *_of_rows(interval, side.quarantine, side.arrivals)]
+        if earlier:
+            found += _missing_before(self.calendar, earlier[0], session)
+        if earlier and seen is not None:
+            found += _gone(seen, self._known_of(interval, table, earlier[0]))
+            self._known[interval, session] = seen.known
+        return _frame(found, interval)
+
+    def _earlier(self, table: str, session: date) -> list[date]:
+        """The last SESSIONS_BACK sessions before this one that the lake has bars of, newest first."""
+        found: list[date] = []
+        for n in range(1, LOOK_BACK + 1):
+            if self.lake.has(table, session - DAY * n):
+                found.append(session - DAY * n)
+            if len(found) == SESSIONS_BACK or (found and n >= MEMORY):
+                break
+        return found
+
+    def _known_of(self, interval: str, table: str, session: date) -> dict[str, Known]:
+        if (interval, session) not in self._known:
+            bars = self.lake.read(table, session)
+            seen = _seen(bars, self.calendar, session, interval, {}, None, frozenset())
+            self._known[interval, session] = seen.known if seen is not None else {}
+        while len(self._known) > 8 * SESSIONS_BACK:
+            self._known.pop(next(iter(self._known)))
+        return self._known[interval, session]
+
+    def _held(self, table: str, session: date) -> pl.DataFrame:
+        if self.lake.has(table, session):
+            return self.lake.read(table, session)
+        return self._empty.get(table, self._empty["bars"])
+
+
+def _seen(
+    bars: pl.DataFrame,
+    calendar: SessionHours,
+    session: date,
+    interval: str,
+    before: Mapping[str, Known],
+    actions: pl.DataFrame | None,
+    options: frozenset[str],
+) -> Seen | None:
+    """The session's bars as the rules want them; None where there are none."""
     open_at, close_at = calendar.hours(session)
-    stats = _by_symbol(bars.sort(KEY), open_at, close_at)
-    found = [
-        _absent(bars, universe),
-        *_breaches(stats),
-        *_coverage(stats, (close_at - open_at) // MINUTE),
-        *_oddities(stats),
-        _quarantined(QUARANTINE.to_frame() if quarantine is None else quarantine),
-        _late(ARRIVALS.to_frame() if arrivals is None else arrivals),
-    ]
-    return pl.concat(found).sort("symbol", "rule")
-
-
-def _by_symbol(bars: pl.DataFrame, open_at: datetime, close_at: datetime) -> pl.DataFrame:
-    """One row per symbol with every count that a finding needs. `bars` sorted by KEY."""
-    first = (pl.col("symbol") != pl.col("symbol").shift()).fill_null(True)
-    last = first.shift(-1).fill_null(True)
-    before = {name: pl.when(~first).then(pl.col(name).shift()) for name in ("ts", "known_at", "volume", *PRICES)}
-    quiet = pl.col("volume").is_null() | (pl.col("volume") == 0) | (pl.col("volume") == before["volume"])
-    low, high = pl.min_horizontal("low", before["close"]), pl.max_horizontal("high", before["close"])
-    gap_from = before["known_at"].fill_null(pl.lit(open_at, dtype=UTC))
-    rows = bars.with_columns(
-        inside=(pl.col("ts") >= open_at) & (pl.col("ts") < close_at),
-        repeated_key=(pl.col("ts") == before["ts"]).fill_null(False),
-        gap_from=gap_from,
-        gap=pl.col("ts") - gap_from,
-        gap_at_end=pl.when(last).then(pl.lit(close_at, dtype=UTC) - pl.col("known_at")),
-        bad_price=pl.any_horizontal(*_broken_prices().values(), pl.col("volume") < 0),
-        still=(quiet & pl.all_horizontal(pl.col(p) == before[p] for p in PRICES)).fill_null(False),
-        move=pl.when((low > 0) & high.is_finite()).then((high / low).log()),
-    )
-    move = pl.col("move")
-    wild = (move > OUTLIER_FLOOR) & (move > OUTLIER_MULTIPLE * move.median())
-    counted = rows.group_by("symbol").agg(
-        pl.len().alias("bars"),
-        pl.col("inside", "repeated_key", "bad_price").sum(),
-        (pl.col("volume") == 0).sum().alias("zero_volume"),
-        pl.col("volume").is_null().sum().alias("no_volume"),
-        pl.col("gap", "gap_at_end").max(),
-        pl.col("gap_from").get(pl.col("gap").arg_max()),
-        pl.col("known_at").last(),
-        wild.sum().alias("wild"),
-        move.max().alias("largest_move"),
-        pl.col("ts").get(move.arg_max()).alias("largest_move_at"),
-    )
-    return counted.join(_stale_runs(rows), on="symbol", how="left")
-
-
-def _stale_runs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Per symbol: bars in runs of at least STALE_MINUTES repeats of one bar (`stale`), and the start of the longest."""
-    starts = np.flatnonzero(~rows["still"].to_numpy())
-    lengths = np.diff(np.append(starts, rows.height))
-    long = lengths >= STALE_MINUTES
-    runs = rows.select("symbol", pl.col("ts").alias("stale_from"))[starts[long]].with_columns(length=lengths[long])
-    return runs.group_by("symbol").agg(
-        pl.col("length").sum().alias("stale"),
-        pl.col("length").max().alias("stale_longest"),
-        pl.col("stale_from").get(pl.col("length").arg_max()),
+    if bars.is_empty():
+        return None
+    minutes = minutes_of(interval)
+    grid = session_grid(open_at, close_at, minutes, calendar.halts(session))
+    return Seen(
+        session=session,
+        rows=rows_of(bars, grid),
+        grid=grid,
+        interval=interval,
+        minutes=minutes,
+        before=before,
+        actions=_actions_in(actions, session, close_at),
+        is_option=lambda symbol: symbol in options or OPTION_NAME.search(symbol) is not None,
     )
 
 
-def _finding(
-    rows: pl.DataFrame, rule: str | pl.Expr, severity: Severity | pl.Expr, count: str, detail: str | pl.Expr
-) -> pl.DataFrame:
-    """A finding for each row whose `count` is above zero."""
-    rule, severity, detail = (pl.lit(x) if isinstance(x, str) else x for x in (rule, severity, detail))
-    return rows.filter(pl.col(count) > 0).select(
-        pl.col("symbol"),
-        rule.alias("rule"),
-        severity.alias("severity"),
-        pl.col(count).cast(pl.Int64).alias("count"),
-        detail.alias("detail"),
+def _actions_in(
+    actions: pl.DataFrame | None, session: date, close_at: datetime
+) -> dict[str, list[tuple[date, Action]]]:
+    """By symbol, what takes effect on a date within MEMORY up to the session."""
+    found: dict[str, list[tuple[date, Action]]] = {}
+    if actions is None:
+        return found
+    recent = actions.filter(pl.col("ex_date").is_between(session - MEMORY * DAY, session))
+    columns = ("symbol", "ex_date", "kind", "ratio", "amount", "known_at")
+    for symbol, ex_date, kind, ratio, amount, known_at in recent.select(columns).sort(columns).iter_rows():
+        found.setdefault(symbol, []).append((ex_date, Action(kind, ratio, amount, known_at <= close_at)))
+    return found
+
+
+def _of_bars(seen: Seen | None, quarantine: pl.DataFrame, universe: Sequence[str]) -> Iterator[Finding]:
+    if seen is None:
+        for symbol in sorted(set(universe)) or [WHOLE]:
+            yield Finding(symbol, "no_bars", "warning", 1, "no bar in the whole session")
+        return
+    for rule in (*RULES_OF_A_SESSION, *RULES_OF_CONTINUITY):
+        yield from rule(seen)
+    if quarantine.height:
+        yield from shifted_hours(seen, quarantine)
+    for symbol in sorted(set(universe) - set(seen.rows.symbols)):
+        yield Finding(symbol, "no_bars", "warning", 1, "no bar in the whole session")
+
+
+def _of_rows(interval: str, quarantine: pl.DataFrame, arrivals: pl.DataFrame) -> Iterator[Finding]:
+    """What became of the rows that were brought in."""
+    if quarantine.height:
+        held = quarantine.filter(pl.col("interval") == interval)
+        counts = held.group_by(pl.col("symbol").fill_null(WHOLE), "rule").agg(pl.len(), pl.col("origin").min())
+        for symbol, rule, count, origin in counts.iter_rows():
+            yield Finding(symbol, f"quarantined_{rule}", "info", count, f"rows held back, first from {origin}")
+    if arrivals.height and arrivals["out_of_order"].any():
+        came = arrivals.filter(pl.col("interval") == interval)
+        for symbol, count in came.group_by("symbol").agg(pl.col("out_of_order").sum()).iter_rows():
+            if count:
+                yield Finding(symbol, "out_of_order", "info", count, "rows came after a later one; sorted in")
+
+
+def _missing_before(calendar: SessionHours, last: date, session: date) -> Iterator[Finding]:
+    days = [last + DAY * n for n in range(1, (session - last).days)]
+    missing = [day for day in days if calendar.is_session(day)]
+    if missing:
+        detail = f"no bars of {missing[0]} to {missing[-1]}; the last session with bars is {last}"
+        yield Finding(WHOLE, "missing_sessions", "warning", len(missing), detail)
+
+
+def _gone(seen: Seen, before: Mapping[str, Known]) -> Iterator[Finding]:
+    for symbol in sorted(before.keys() - set(seen.rows.symbols)):
+        if not seen.is_option(symbol):
+            detail = f"no bar in the whole session; {before[symbol].session} had some"
+            yield Finding(symbol, "no_bars", "warning", 1, detail)
+
+
+def _frame(found: Iterable[Finding], interval: str) -> pl.DataFrame:
+    rows = sorted({(f.symbol, f.rule): f for f in found}.values())
+    columns = zip(*rows, strict=True) if rows else ((),) * 5
+    symbol, rule, severity, count, detail = columns
+    data = {"symbol": symbol, "interval": [interval] * len(rows), "rule": rule, "severity": severity}
+    return pl.DataFrame(data | {"count": count, "detail": detail}, schema=FINDINGS)
+
+
+def _with_accepted(findings: pl.DataFrame, accepted: pl.DataFrame) -> pl.DataFrame:
+    key = ["symbol", "interval", "rule"]
+    held = pl.col("why").is_not_null() & (pl.col("severity") == "error")
+    return (
+        findings.join(accepted.unique(key, keep="last", maintain_order=True), on=key, how="left", maintain_order="left")
+        .with_columns(
+            severity=pl.when(held).then(pl.lit("warning")).otherwise("severity"),
+            detail=pl.when(held).then(pl.format("{} (accepted: {})", "detail", "why")).otherwise("detail"),
+        )
+        .select(FINDINGS.names())
     )
 
 
-def _absent(bars: pl.DataFrame, universe: Sequence[str]) -> pl.DataFrame:
-    absent = sorted(set(universe) - set(bars["symbol"].unique())) if bars.height else ["*"]
-    rows = pl.DataFrame({"symbol": absent, "absent": 1}, schema={"symbol": pl.String, "absent": pl.Int64})
-    return _finding(rows, "no_bars", "warning", "absent", "no bar in the whole session")
-
-
-def _breaches(stats: pl.DataFrame) -> list[pl.DataFrame]:
-    outside = stats.with_columns(outside=pl.col("bars") - pl.col("inside"))
-    return [
-        _finding(stats, "duplicate", "error", "repeated_key", "bars share their time with another"),
-        _finding(stats, "bad_price", "error", "bad_price", "prices missing, not positive or out of their range"),
-        _finding(outside, "outside_hours", "error", "outside", "bars before the open or after the close"),
-    ]
-
-
-def _coverage(stats: pl.DataFrame, minutes: int) -> list[pl.DataFrame]:
-    at_end = pl.col("gap_at_end") > pl.col("gap")
-    rows = stats.with_columns(
-        have=pl.col("inside") - pl.col("repeated_key"),
-        longest=pl.when(at_end).then("gap_at_end").otherwise("gap").dt.total_minutes(),
-        longest_from=pl.when(at_end).then("known_at").otherwise("gap_from"),
-    ).with_columns(missing=minutes - pl.col("have"))
-    poor = pl.when(pl.col("missing") > MISSING_NOTED * minutes).then(pl.lit("warning")).otherwise(pl.lit("info"))
-    gap = pl.format(f"of {minutes} minutes; longest gap {{}}, from {{}}", "longest", _clock("longest_from"))
-    share = pl.format("{} % of the session's minutes", (pl.col("have") * 100 / minutes).round(1))
-    few = rows.filter(pl.col("have") < FEW_BARS * minutes)
-    return [
-        _finding(rows, "missing_minutes", poor, "missing", gap),
-        _finding(few, "few_bars", "warning", "have", share),
-    ]
-
-
-def _oddities(stats: pl.DataFrame) -> list[pl.DataFrame]:
-    rows = stats.with_columns(
-        quiet=pl.when(pl.col("zero_volume") > QUIET * pl.col("bars")).then("zero_volume"),
-        largest=((pl.col("largest_move").exp() - 1) * 100).round(2),
-    )
-    stale = pl.format("bars repeat one before them; longest run {}, from {}", "stale_longest", _clock("stale_from"))
-    wild = pl.format("largest range {} % of price, at {}", "largest", _clock("largest_move_at"))
-    return [
-        _finding(rows, "no_volume", "info", "no_volume", pl.format("of {} bars have no volume", "bars")),
-        _finding(rows, "zero_volume", "info", "quiet", pl.format("of {} bars have volume 0", "bars")),
-        _finding(rows, "stale", "warning", "stale", stale),
-        _finding(rows, "outlier_move", "warning", "wild", wild),
-    ]
-
-
-def _quarantined(quarantine: pl.DataFrame) -> pl.DataFrame:
-    rows = quarantine.group_by(pl.col("symbol").fill_null("*"), "rule").agg(
-        pl.len().alias("rows"), pl.col("origin").min()
-    )
-    detail = pl.format("rows held back, first from {}", "origin")
-    return _finding(rows, pl.format("quarantined_{}", "rule"), "info", "rows", detail)
-
-
-def _late(arrivals: pl.DataFrame) -> pl.DataFrame:
-    rows = arrivals.group_by("symbol").agg(pl.col("out_of_order").sum())
-    return _finding(rows, "out_of_order", "info", "out_of_order", "rows came after a later one; sorted in")
-
-
-def _clock(column: str) -> pl.Expr:
-    return pl.col(column).dt.strftime("%H:%M UTC")
+def _bar_tables(lake: Lake, session: date) -> dict[str, str]:
+    """Interval to table, for those that hold bars of the session; minutes first, then by name."""
+    names = sorted(name for name in lake.tables_with(session) if name.startswith("bars_"))
+    minutes = {"1m": "price_history"} if lake.has("price_history", session) else {}
+    return minutes | {name.removeprefix("bars_"): name for name in names}

@@ -32,6 +32,9 @@ class Weekdays:
         start = datetime(session.year, session.month, session.day, 3, 45, tzinfo=UTC)
         return start, start + 375 * MINUTE
 
+    def halts(self, session: date) -> tuple[()]:
+        return ()
+
 
 class AlwaysOpen(Weekdays):
     def is_session(self, day: date) -> bool:
