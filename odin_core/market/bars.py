@@ -55,6 +55,11 @@ def minutes_of(interval: str) -> int | None:
     return int(interval[:-1])
 
 
+def table_of(interval: str) -> str:
+    """The lake's table of bars of an interval that a source gave as such. Raises NotAnInterval."""
+    return "price_history" if minutes_of(interval) == 1 else f"bars_{interval}"
+
+
 def resample(bars: pl.DataFrame, interval: str, *, open_at: datetime, close_at: datetime) -> pl.DataFrame:
     """Bars of a larger interval out of the minute bars of ONE session: schema INTERVAL_BARS, sorted by symbol, ts.
 
@@ -68,8 +73,8 @@ def resample(bars: pl.DataFrame, interval: str, *, open_at: datetime, close_at: 
 
 
 def resample_sessions(bars: pl.DataFrame, interval: str, sessions: Sequence[tuple[datetime, datetime]]) -> pl.DataFrame:
-    """`resample` for the minute bars of any number of sessions, sorted by symbol, ts: the same rows, bit for bit, as
-    one session after the other. `sessions`: their hours (open, close), UTC, ascending, not overlapping."""
+    """`resample` for the minute bars of any number of sessions: the rows of one session after the other, bit for bit.
+    `sessions`: their hours (open, close), UTC, ascending, not overlapping."""
     return _resampled(bars, (interval,), sessions)
 
 
@@ -158,30 +163,29 @@ def _buckets(minutes: _Minutes, width: int | None) -> dict[str, npt.NDArray[np.g
 
 
 def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) -> tuple[pl.DataFrame, _Minutes]:
-    """The bars, sorted, and their arrays. Raises ValueError for a bar outside every session."""
-    ordered, new = _in_order(bars)
-    instant = ordered["ts"].to_physical().to_numpy()
+    """The bars, session after session and there by KEY (a copy only where they are not), and their arrays. Raises
+    ValueError for a bar outside every session."""
     opens, closes = (pl.Series(edge, dtype=UTC).to_physical().to_numpy() for edge in zip(*sessions, strict=True))
-    if len(sessions) > 1:
-        at = np.searchsorted(opens, instant, side="right") - 1
-        new = new | (np.diff(at, prepend=-1) != 0)
-        is_inside = at.min() >= 0 and (instant < closes[at]).all()
-    else:
-        at = np.zeros(len(instant), np.int64)
-        is_inside = instant.min() >= opens[0] and instant.max() < closes[0]
-    if not is_inside:
-        first, last = ordered["ts"].min(), ordered["ts"].max()
+    instant = bars["ts"].to_physical().to_numpy()
+    at = _sessions_at(instant, opens)
+    if at.min() < 0 or (instant >= (closes[at] if len(closes) > 1 else closes[0])).any():
         of = "session" if len(sessions) == 1 else f"{len(sessions)} sessions between"
+        first, last = bars["ts"].min(), bars["ts"].max()
         raise ValueError(
             f"bars from {first} to {last} are not all inside the {of} {sessions[0][0]} to {sessions[-1][1]}"
         )
+    new, is_ordered = _runs(bars, at)
+    if not is_ordered:
+        by = pl.Series("session", at)
+        return _minutes(bars.with_columns(by).sort(by.name, *KEY).drop(by.name), sessions)
+    ordered = bars
     volume, oi = ordered["volume"], ordered["oi"]
     has_volume, has_oi = (0 < c.null_count() < len(c) for c in (volume, oi))
     return ordered, _Minutes(
         at=at,
         opens=opens,
         lengths=(closes - opens) // (MINUTE // MICROSECOND),
-        minute=(instant - (opens[at] if len(sessions) > 1 else opens[0])) // (MINUTE // MICROSECOND),
+        minute=(instant - (opens[at] if len(opens) > 1 else opens[0])) // (MINUTE // MICROSECOND),
         new=new,
         high=ordered["high"].to_numpy(),
         low=ordered["low"].to_numpy(),
@@ -196,14 +200,20 @@ def _last_known(values: pl.Series) -> npt.NDArray[np.int64]:
     return np.maximum.accumulate(np.where(values.is_not_null().to_numpy(), np.arange(len(values)), -1))
 
 
-def _in_order(bars: pl.DataFrame) -> tuple[pl.DataFrame, npt.NDArray[np.bool_]]:
-    """Bars sorted by KEY (a copy only where they are not), and which rows are the first of their symbol."""
+def _sessions_at(instant: npt.NDArray[np.int64], opens: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Which session began last before each instant, -1 for none."""
+    if len(opens) == 1:
+        return (instant >= opens[0]).astype(np.int64) - 1
+    return np.searchsorted(opens, instant, side="right") - 1
+
+
+def _runs(bars: pl.DataFrame, at: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], bool]:
+    """Which rows are the first of their symbol in their session, and whether rows lie by session, symbol, ts."""
     before, ts_before = pl.col("symbol").shift(), pl.col("ts").shift()
-    new = pl.col("symbol") != before
+    changes = (pl.col("symbol") != before).fill_null(True)
     marks = bars.select(
-        new.fill_null(True).alias("new"),
-        ((pl.col("symbol") < before) | (~new & (pl.col("ts") < ts_before))).alias("misplaced"),
+        changes.alias("new"), ((pl.col("symbol") < before) | (~changes & (pl.col("ts") < ts_before))).alias("falls")
     )
-    if marks["misplaced"].any():
-        return _in_order(bars.sort(KEY))
-    return bars, marks["new"].to_numpy()
+    new, falls = marks["new"].to_numpy(), marks["falls"].fill_null(False).to_numpy()
+    step = np.diff(at, prepend=at[0])
+    return new | (step != 0), not ((step < 0) | (falls & (step == 0))).any()

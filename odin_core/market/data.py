@@ -5,7 +5,7 @@ The command line, the assets, the fold and a notebook all come in here, so they 
 carries its edge and seed in the name, so lives with other settings never share bars."""
 
 from collections.abc import Callable, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -22,6 +22,7 @@ from odin_core.market.actions import ActionBook
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.fundamentals import FundamentalBook
+from odin_core.market.history import read_bars
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality import assess_session
 
@@ -107,6 +108,29 @@ class MarketData:
             self._recent.pop(next(iter(self._recent)))
         self._recent[session] = frame
         return frame
+
+    def bars_of(self, session: date, interval: str) -> pl.DataFrame:
+        """Bars (BARS) of any interval of one session, as `read` gives them. Raises NotAnInterval."""
+        return self.bars(session) if interval == "1m" else self.read(None, session, session, interval)
+
+    def read(
+        self,
+        symbols: Sequence[str] | None,
+        first: date,
+        last: date,
+        interval: str = "1m",
+        *,
+        as_of: datetime | None = None,
+    ) -> pl.DataFrame:
+        """Bars (BARS, raw prices) by symbol (None: all) and range of sessions, both ends included; `history.read_bars`
+        says where larger ones come from. Rows lie session after session, so a symbol's ascend in time. `as_of`
+        (aware): only bars known by then. Symbols and sessions without bars have no rows. Raises NotAnInterval."""
+        sessions = self.calendar.sessions(max(first, self.calendar.first), min(last, self.calendar.last))
+        if self._generate is not None:
+            for session in sessions:
+                if not self.lake.has(PRICES, session):
+                    self.bars(session)
+        return read_bars(self.lake, self.calendar, sessions, symbols=symbols, interval=interval, as_of=as_of)
 
     def defects(self, session: date) -> pl.DataFrame:
         """The session's findings, from its bars and what its imports left; computed and stored where missing."""

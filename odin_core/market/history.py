@@ -1,0 +1,93 @@
+"""Bars by symbol and range out of a market's lake, of any interval: what was stored as such, or made from smaller ones.
+
+Nothing is written here. Where one session's bars come from in a life is `market.data`; how larger bars are made is
+`market.bars`. Prices are raw."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+
+import polars as pl
+
+from odin_core.lake import Lake, PartitionUnreadable
+from odin_core.market.bars import BARS, KEY, UTC, minutes_of, resample_sessions, table_of
+from odin_core.market.calendar import Hours, SessionCalendar
+
+MINUTE_BARS = "1m"
+NATIVE = "bars_"  # tables of larger bars that a vendor gave as such
+
+
+def read_bars(
+    lake: Lake,
+    calendar: SessionCalendar,
+    sessions: Sequence[date],
+    *,
+    symbols: Sequence[str] | None = None,
+    interval: str = MINUTE_BARS,
+    as_of: datetime | None = None,
+) -> pl.DataFrame:
+    """Bars (BARS) of `symbols` (None: all) in `sessions` (ascending), session after session and there by symbol and
+    ts; so each symbol's rows ascend in time. Symbols and sessions without bars have no rows.
+
+    Larger bars of a symbol are made from its minute bars in that session; where it has none, the vendor's own bars of
+    that interval stand in, then ones made from the vendor's smaller bars. `as_of` (aware): only bars known by then.
+    Raises NotAnInterval, and PartitionUnreadable for damaged files."""
+    width = minutes_of(interval)
+    if width == 1:
+        return _stored(lake, table_of(MINUTE_BARS), sessions, symbols, as_of)
+    hours = [calendar.hours(session) for session in sessions]
+    parts: list[pl.DataFrame] = []
+    for table in _tables(lake, interval, width):
+        stored = _stored(lake, table, sessions, symbols, as_of)
+        if parts and stored.height:
+            better = pl.concat([_with_session(part, hours).select("session", "symbol").unique() for part in parts])
+            stored = _with_session(stored, hours).join(better, on=["session", "symbol"], how="anti").drop("session")
+        if stored.height:
+            is_native = table == table_of(interval)
+            parts.append(stored if is_native else resample_sessions(stored, interval, hours).select(BARS.names()))
+    whole = parts[0] if len(parts) == 1 else pl.concat([BARS.to_frame(), *parts])
+    if len(parts) > 1:
+        whole = _with_session(whole, hours).sort("session", *KEY).drop("session")
+    return whole if as_of is None else whole.filter(pl.col("known_at") <= as_of)
+
+
+def _with_session(bars: pl.DataFrame, hours: Sequence[Hours]) -> pl.DataFrame:
+    """With `session`: the place of a bar's session in `hours`."""
+    opens = pl.Series([h.open for h in hours], dtype=UTC)
+    return bars.with_columns(session=opens.search_sorted(bars["ts"], side="right"))
+
+
+def _tables(lake: Lake, interval: str, width: int | None) -> list[str]:
+    """Where bars of an interval can be had from, the best first."""
+    natives = [path.name.removeprefix(NATIVE) for path in lake.root.glob(f"{NATIVE}*")]
+    lengths = sorted(n for n in map(minutes_of, natives) if n is not None)
+    smaller = [n for n in lengths if width is None or (n < width and width % n == 0)]
+    return list(dict.fromkeys([table_of(MINUTE_BARS), table_of(interval), *(table_of(f"{n}m") for n in smaller)]))
+
+
+def _stored(
+    lake: Lake, table: str, sessions: Sequence[date], symbols: Sequence[str] | None, as_of: datetime | None
+) -> pl.DataFrame:
+    paths = [lake.path(table, session) for session in sessions if lake.has(table, session)]
+    if not paths:
+        return BARS.to_frame()
+    try:
+        bars = pl.scan_parquet(paths, hive_partitioning=False).select(BARS.names()).match_to_schema(BARS)
+        if as_of is not None:
+            bars = bars.filter(pl.col("known_at") <= as_of)
+        if symbols is None:
+            return bars.collect()
+        wanted = pl.col("symbol").is_in(list(symbols))
+        if 2 * len(symbols) < pl.read_parquet(paths[-1], columns=["symbol"])["symbol"].n_unique():
+            return bars.filter(wanted).collect()
+        whole = bars.collect()  # where most are wanted, all are read faster than each row is asked
+        return whole if whole["symbol"].rle().struct.field("value").is_in(list(symbols)).all() else whole.filter(wanted)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damage(lake, table, sessions, error) from error
+
+
+def _damage(lake: Lake, table: str, sessions: Sequence[date], error: Exception) -> PartitionUnreadable:
+    """Which of the files it was: each is read again by itself."""
+    for session in sessions:
+        if lake.has(table, session) and lake.read(table, session).schema != BARS:
+            return PartitionUnreadable(lake.path(table, session), "its columns are not those of bars")
+    return PartitionUnreadable(lake.root / table, str(error).splitlines()[0])
