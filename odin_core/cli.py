@@ -20,6 +20,7 @@ from odin_core.commands.common import (
     with_life_settings,
 )
 from odin_core.commands.data import data
+from odin_core.commands.database import database
 from odin_core.commands.life import life
 from odin_core.commands.registry import registry
 from odin_core.commands.sources import check, fetch
@@ -148,7 +149,7 @@ def report(home: Path, market: str, life_id: str | None) -> None:
 
 for command in (fetch, check):
     data.add_command(command)
-for group in (data, life, registry):
+for group in (data, database, life, registry):
     cli.add_command(group)
 
 
