@@ -19,7 +19,9 @@ DAILY_FILES = ("nse_daily_unadjusted.parquet", "nse_daily_adjusted.parquet")
 MINUTE_FILES = ("nse_index_1m.parquet", "nse_equity_1m_2015.parquet", "nse_equity_1m_2021.parquet")
 
 
-def market(calendar: str, zone: str, first: date, last: date, opens: time, closes: time) -> MarketProfile:
+def market(
+    calendar: str, zone: str, first: date, last: date, opens: time, closes: time, day_before: bool = False
+) -> MarketProfile:
     return MarketProfile(
         name="test",
         calendar=calendar,
@@ -29,6 +31,7 @@ def market(calendar: str, zone: str, first: date, last: date, opens: time, close
         timezone=zone,
         open=opens,
         close=closes,
+        opens_day_before=day_before,
         currency="USD",
         volume="traded",
         tick_size=0.01,
@@ -61,6 +64,17 @@ def test_sessions_and_hours_are_the_library_s_where_the_profile_corrects_nothing
     ours = session_calendar(market(calendar, zone, first, last, opens, closes))
     theirs = exchange_calendars.get_calendar(calendar, start=first, end=last)
     assert ours.sessions() == [stamp.date() for stamp in theirs.sessions]
+    assert [ours.hours(s) for s in ours.sessions()] == list(zip(theirs.opens, theirs.closes, strict=True))
+
+
+@pytest.mark.parametrize(("zone", "edge"), [("America/Chicago", time(17)), ("America/New_York", time(18))])
+def test_sessions_that_open_the_day_before_are_the_library_s_in_whichever_zone_they_are_told(zone, edge):
+    """The library's early closes are noon in Chicago."""
+    import exchange_calendars
+
+    first, last = date(2016, 1, 1), date(2026, 12, 31)
+    ours = session_calendar(market("CMES", zone, first, last, edge, edge, day_before=True))
+    theirs = exchange_calendars.get_calendar("CMES", start=first, end=last)
     assert [ours.hours(s) for s in ours.sessions()] == list(zip(theirs.opens, theirs.closes, strict=True))
 
 
@@ -98,6 +112,40 @@ def test_recorded_index_minutes_run_from_the_open_to_the_close(session, opens, c
     assert inside[0] == start == datetime.combine(session, opens, start.tzinfo) - timedelta(hours=5, minutes=30)
     assert inside[-1] == end - timedelta(minutes=1) == datetime.combine(session, closes, UTC) - timedelta(minutes=331)
     assert len(recorded) - len(inside) <= 5  # a pre-open print and closing prints
+
+
+def recorded_nifty(session: date) -> list[datetime]:
+    local = pl.col("ts").dt.convert_time_zone("Asia/Kolkata").dt.date()
+    bars = pl.scan_parquet(market_file("nse_index_1m.parquet"))
+    return bars.filter((pl.col("symbol") == "NIFTY") & (local == session)).sort("ts").collect()["ts"].to_list()
+
+
+@pytest.mark.parametrize("session", [date(2020, 3, 13), date(2020, 3, 23), date(2021, 2, 24)])
+def test_a_halt_runs_from_the_last_recorded_minute_before_it_to_the_first_after_the_new_pre_open(session):
+    recorded = recorded_nifty(session)
+    opens, closes = NSE.hours(session)
+    (halt,) = NSE.halts(session)
+    assert halt.open - timedelta(minutes=1) in recorded
+    assert {halt.close + timedelta(minutes=n) for n in range(1, 60)} <= set(recorded)
+    assert sum(halt.open <= ts < halt.close for ts in recorded) <= 8  # prints of the pre-open
+    expected = sum(opens <= ts < closes and not halt.open <= ts < halt.close for ts in recorded)
+    assert NSE.minutes(session) - 1 <= expected <= NSE.minutes(session)
+
+
+def test_without_its_halts_the_test_of_the_recovery_site_had_two_short_sittings():
+    session = date(2024, 3, 2)
+    assert NSE.minutes(session) == 45 + 60
+    assert [(h.close - h.open).seconds // 60 for h in NSE.halts(session)] == [90]
+    assert NSE.halts(date(2024, 3, 4)) == ()
+
+
+@pytest.mark.parametrize("start", ["09:00", "15:20"], ids=["before the open", "over the close"])
+def test_a_halt_outside_its_session_is_the_profile_s_fault(tmp_path, start):
+    halt = f'{{date: 2023-01-04, start: "{start}", end: "15:45", why: test}}'
+    (tmp_path / "shut.yaml").write_text(f"base: nse\nhalts: [{halt}]\n")
+    (tmp_path / "nse.yaml").write_text((PROFILES / "nse.yaml").read_text())
+    with pytest.raises(BadProfile, match=r"halts is '2023-01-04 .*inside a session.*profiles/shut\.yaml"):
+        session_calendar(load_profile("shut", tmp_path))
 
 
 @pytest.mark.parametrize("name", MINUTE_FILES)

@@ -9,6 +9,7 @@ from realdata import market_file
 
 from odin_core.errors import OdinError
 from odin_core.market.profile import BadProfile, UnknownMarket, load_profile, profile_names
+from odin_core.market.sources.source import source_kinds
 
 MINIMAL = """
 calendar: XNYS
@@ -104,6 +105,17 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("carry_overnight: long", "carry_overnight.*list", id="one word for a list"),
         pytest.param("special_sessions: [{date: 2024-01-20}]", "special_sessions.*exactly", id="session without hours"),
         pytest.param("costs: 3", "costs.*mapping", id="number for a mapping"),
+        pytest.param(
+            "halts: [{date: 2024-01-20}]", "halts.*exactly date.*start, end", id="halt without hours"
+        ),
+        pytest.param("opens_day_before: true", "opens_day_before.*midnight", id="hours of one day that span midnight"),
+        pytest.param("opens_day_before: maybe", "opens_day_before.*true or false", id="neither true nor false"),
+        pytest.param("centres: [tokyo]", "centres.*asia, london, new_york", id="unknown centre"),
+        pytest.param("lot_size: 0", "lot_size is 0.*positive", id="no lot"),
+        pytest.param("instruments: {A: {lot: 1}}", "instruments.*tick_size, lot_size", id="unknown term"),
+        pytest.param("instruments: {A: {lot_size: -1}}", "instruments.*positive", id="negative lot"),
+        pytest.param("instruments: {A: {lot_size: {soon: 5}}}", "instruments.*dates", id="lot from no date"),
+        pytest.param("instruments: {A: }", "instruments.*tick_size, lot_size", id="instrument without terms"),
         pytest.param("base: us", "base is 'us -> us'.*itself", id="its own base"),
     ],
 )
@@ -111,6 +123,42 @@ def test_a_wrong_field_is_named_with_its_rule_and_its_file(tmp_path, line, messa
     kept = [kept for kept in MINIMAL.splitlines() if kept.split(":")[0] != line.split(":")[0]]
     with pytest.raises(BadProfile, match=f"market 'us'.*{message}.*correct profiles/us.yaml"):
         load_profile("us", written(tmp_path, "\n".join([*kept, line])))
+
+
+@pytest.mark.parametrize("kind", ["files", "synthetic", *source_kinds()])
+def test_every_kind_of_source_that_there_is_may_be_named(tmp_path, kind):
+    text = MINIMAL.replace("{kind: files}", f"{{kind: {kind}}}")
+    assert load_profile("us", written(tmp_path, text)).source == {"kind": kind}
+
+
+def test_dates_that_share_their_hours_are_written_once(tmp_path):
+    lines = 'special_sessions: [{dates: [2024-01-20, 2024-01-27], open: "09:30", close: "12:00", why: test}]'
+    profile = load_profile("us", written(tmp_path, MINIMAL + lines))
+    assert [(s.date, s.close) for s in profile.special_sessions] == [
+        (date(2024, 1, 20), time(12)),
+        (date(2024, 1, 27), time(12)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("market", "symbol", "on", "expected"),
+    [
+        pytest.param("crypto", "BTCUSDT", date(2024, 1, 1), (0.01, 0.00001), id="itself"),
+        pytest.param("crypto", "BTCUSD.BINANCEUS", date(2024, 1, 1), (0.01, 0.00001), id="at a venue"),
+        pytest.param("crypto", "SOLUSDT", date(2024, 1, 1), (0.01, 0.001), id="unlisted: the market's"),
+        pytest.param("futures", "ESZ4", date(2024, 12, 20), (0.25, 50), id="a future's month"),
+        pytest.param("futures", "6EH4", date(2024, 1, 2), (0.00005, 125000), id="a root that begins with a digit"),
+        pytest.param("futures", "ESTX", date(2024, 1, 2), (0.01, 1), id="a longer name is no contract of ES"),
+        pytest.param("nse_options", "NIFTY01FEB2420450PE", date(2024, 2, 1), (0.05, 50), id="before the lot changed"),
+        pytest.param("nse_options", "NIFTY30MAY2420450PE", date(2024, 5, 30), (0.05, 25), id="after it did"),
+        pytest.param("nse_options", "NIFTY-I", date(2015, 1, 1), (0.05, 75), id="before all dates: the earliest known"),
+        pytest.param("nse_options", "BANKNIFTY25JULFUT", date(2025, 7, 31), (0.05, 35), id="not NIFTY's"),
+        pytest.param("nse_options", "360ONE25NOV251000CE", date(2025, 11, 25), (0.05, 1), id="a share's contract"),
+    ],
+)
+def test_terms_are_of_the_symbol_or_of_its_root_on_that_date(market, symbol, on, expected):
+    terms = load_profile(market).terms(symbol, on)
+    assert (terms.tick_size, terms.lot_size) == expected
 
 
 def test_a_missing_field_is_named(tmp_path):
