@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from math import ceil
+from pathlib import Path
+from traceback import extract_tb
 from typing import TypeVar
 
 import polars as pl
@@ -107,6 +109,13 @@ def connection_fault(error: Exception) -> PassingFault | None:
     if isinstance(error, http.RequestException):
         return PassingFault(f"the connection failed ({type(error).__name__})")
     return None
+
+
+def unreadable(error: Exception) -> PassingFault:
+    """The fault of a reply that a library or we stumbled over, with the line of code instead of the error's text."""
+    frames = extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return PassingFault(f"an answer that cannot be read ({type(error).__name__}{where})")
 
 
 def spans(start: datetime, end: datetime, longest: timedelta) -> Iterator[tuple[datetime, datetime]]:

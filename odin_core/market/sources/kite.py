@@ -25,6 +25,7 @@ from odin_core.market.sources.calls import (
     spans,
     status_fault,
     stitched,
+    unreadable,
     with_retries,
 )
 from odin_core.market.sources.source import (
@@ -267,7 +268,7 @@ def _judged(error: Exception, what: str, hidden: Mapping[str, str], way_out: str
     if isinstance(error, PassingFault | OdinError):
         return error
     if isinstance(error, vendor.DataException) or not isinstance(error, vendor.KiteException):
-        return connection_fault(error) or PassingFault(f"an answer that cannot be read ({type(error).__name__})")
+        return connection_fault(error) or unreadable(error)
     says = redacted(str(error), hidden, hidden)[:200]
     if isinstance(error, vendor.TokenException):
         return TokenExpired(KIND, says, way_out)

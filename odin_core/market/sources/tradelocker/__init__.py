@@ -27,6 +27,7 @@ from odin_core.market.sources.calls import (
     spans,
     status_fault,
     stitched,
+    unreadable,
     with_retries,
 )
 from odin_core.market.sources.source import (
@@ -219,12 +220,16 @@ class TradeLockerSource:
     def _judged(self, error: Exception) -> Exception:
         """Our error for one of the vendor's library, whose texts hold whole replies and are not used. The library wraps
         what happens during a login into a ValueError."""
+        import jwt
+
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, PassingFault | OdinError):
                 return cause
+            if isinstance(cause, jwt.PyJWTError):
+                return _LoggedOut("the session's token cannot be read")
             cause = cause.__cause__
-        return connection_fault(error) or PassingFault(f"an answer that cannot be read ({type(error).__name__})")
+        return connection_fault(error) or unreadable(error)
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
@@ -250,10 +255,10 @@ def _bars(symbol: str, columns: Mapping[Any, Sequence[Any]], order: Callable[[],
         columns = dict(zip(order(), columns.values(), strict=True))
     if missing := BAR.keys() - columns.keys():
         raise PassingFault(f"an answer whose bars lack {', '.join(sorted(missing))}")
-    values = {BAR[name]: pl.Series(columns[name], dtype=pl.Float64, strict=False) for name in BAR}
+    values = {BAR[name]: pl.Series(columns[name], dtype=pl.Float64, strict=False).fill_nan(None) for name in BAR}
     ts = values.pop("ts").cast(pl.Int64, strict=False).cast(pl.Datetime("ms", "UTC")).cast(SOURCE_BARS["ts"])
     made = pl.DataFrame({"ts": ts, **values}).with_columns(pl.lit(symbol).alias("symbol"), oi=pl.lit(None, pl.Float64))
-    return made.select(SOURCE_BARS)
+    return made.select(list(SOURCE_BARS))
 
 
 def _configured_order(configuration: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,425 @@
+"""TradeLocker through the vendor's own client, against its server in miniature: full days, pages, logins, faults."""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from fakes import tradelocker as fake
+from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset, slow
+from fakes.tradelocker import FakeTradeLocker
+from polars.testing import assert_frame_equal
+
+from odin_core.market.sources.source import (
+    INSTRUMENTS,
+    SOURCE_BARS,
+    HasToken,
+    MissingSecrets,
+    SourceRefused,
+    SourceUnavailable,
+    TokenExpired,
+    UnknownSymbols,
+    open_source,
+    secrets_of,
+)
+from odin_core.market.sources.tradelocker import TradeLockerSource, connect
+
+MINUTE = timedelta(minutes=1)
+OPEN = datetime(2024, 3, 4, 23, 0, tzinfo=UTC)  # 18:00 in New York
+CLOSE = OPEN + 23 * 60 * MINUTE
+HISTORY = "/trade/history"
+
+
+def series(symbol: str, start: datetime, n: int, step: timedelta = MINUTE) -> pl.DataFrame:
+    """`n` bars of a symbol with prices that tell each bar from any other."""
+    i = pl.int_range(n, eager=True).cast(pl.Float64)
+    return pl.DataFrame(
+        {
+            "symbol": pl.repeat(symbol, n, eager=True),
+            "ts": pl.Series([start + step * k for k in range(n)], dtype=SOURCE_BARS["ts"]),
+            "open": 2000 + i / 100,
+            "high": 2001 + i / 100,
+            "low": 1999 + i / 100,
+            "close": 2000.5 + i / 100,
+            "volume": 30 + i,
+            "oi": pl.Series([None] * n, dtype=pl.Float64),
+        },
+        schema=SOURCE_BARS,
+    )
+
+
+DAY = series("XAUUSD", OPEN, 23 * 60)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def vendor(clock: Clock) -> Iterator[FakeTradeLocker]:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock) as server:
+        yield server
+
+
+def source(vendor: FakeTradeLocker, **settings: Any) -> TradeLockerSource:
+    opened = open_source({"kind": "tradelocker", "url": vendor.url, **settings}, vendor.clock.around(fake.SECRETS))
+    assert isinstance(opened, TradeLockerSource)
+    return opened
+
+
+# full days
+
+
+def test_a_full_day_comes_through_the_real_client_as_the_vendor_holds_it(vendor: FakeTradeLocker) -> None:
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+    assert len(vendor.asked(HISTORY)) == 3, "500 bars fit into a reply"
+    assert len(vendor.asked("/auth/jwt/token")) == 1
+
+
+def test_recorded_days_of_gold_are_equal_bar_for_bar(market_file: Callable[[str], Path], clock: Clock) -> None:
+    gold = (pl.col("symbol") == "XAUUSD") & pl.col("ts").dt.date().is_between(date(2026, 4, 1), date(2026, 4, 3))
+    recorded = pl.scan_parquet(market_file("metals_fx_1m.parquet")).filter(gold).collect()
+    bars = recorded.with_columns(oi=pl.lit(None, pl.Float64)).select(
+        pl.col(name).cast(kind) for name, kind in SOURCE_BARS.items()
+    )
+    clock.at = datetime(2026, 6, 1, tzinfo=UTC)
+    with FakeTradeLocker({("1m", "XAUUSD"): bars}, clock) as vendor:
+        got = source(vendor).bars(["XAUUSD"], "1m", datetime(2026, 4, 1, tzinfo=UTC), datetime(2026, 4, 4, tzinfo=UTC))
+    assert bars.height > 2000
+    assert_frame_equal(got, bars)
+
+
+@pytest.mark.parametrize("names", ["tohlcv", "vclhot", "hcvtlo"])
+def test_columns_come_in_whatever_order_the_configuration_says(clock: Clock, names: str) -> None:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, order=names) as vendor:
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+
+
+def test_fields_of_a_bar_may_come_in_any_order(vendor: FakeTradeLocker) -> None:
+    def turn(reply: dict) -> dict:
+        rows = reply["d"]["barDetails"]
+        reply["d"]["barDetails"] = [dict(sorted(row.items(), reverse=i % 2 == 0)) for i, row in enumerate(rows)]
+        return reply
+
+    vendor.fail(*[altered(turn)] * 3, on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+
+
+def test_rows_without_names_and_without_a_configured_order_are_refused_not_guessed(vendor: FakeTradeLocker) -> None:
+    def unnamed(reply: dict) -> dict:
+        reply["d"]["barDetails"] = [list(row.values()) for row in reply["d"]["barDetails"]]
+        return reply
+
+    vendor.fail(altered(unnamed), on=HISTORY)
+    with pytest.raises(SourceRefused, match="configuration does not say their order"):
+        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+
+
+def test_instruments_have_sizes_for_the_symbols_of_the_settings(vendor: FakeTradeLocker) -> None:
+    found = source(vendor, symbols=["XAUUSD"]).instruments()
+    assert found.schema == INSTRUMENTS
+    assert dict(found.select("symbol", "kind").rows()) == {
+        "EURUSD": "spot", "XAUUSD": "cfd", "US30": "cfd", "BTCUSD": "spot",
+    }  # fmt: skip
+    sizes = {row["symbol"]: (row["tick_size"], row["lot_size"]) for row in found.to_dicts()}
+    assert sizes == {"XAUUSD": (0.01, 100.0), "EURUSD": (None, None), "US30": (None, None), "BTCUSD": (None, None)}
+    assert len(vendor.asked("/trade/instruments/")) == 1
+
+
+def test_of_several_routes_the_one_with_quotes_is_asked(clock: Clock) -> None:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, routes=(fake.INFO, fake.STALE_INFO)) as vendor:
+        vendor.fail(instead(fake.TOO_MANY), on="/trade/quotes")  # a limit hit says nothing about a route
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+
+
+# pages and limits
+
+
+@pytest.mark.parametrize(("interval", "minutes"), [("1m", 1), ("5m", 5), ("30m", 30), ("60m", 60), ("240m", 240)])
+def test_a_long_range_is_asked_for_in_pages_and_comes_back_once(clock: Clock, interval: str, minutes: int) -> None:
+    start, step = datetime(2022, 1, 3, tzinfo=UTC), timedelta(minutes=minutes)
+    vendors = {"60m": "1H", "240m": "4H"}.get(interval, interval)
+    bars = series("XAUUSD", start, 1750, step)
+    with FakeTradeLocker({(vendors, "XAUUSD"): bars}, clock) as vendor:
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], interval, start, start + 1750 * step), bars)
+        assert len(vendor.asked(HISTORY)) == 4
+
+
+def test_pages_that_overlap_give_each_bar_once(vendor: FakeTradeLocker) -> None:
+    rows = vendor.held[("1m", "XAUUSD")]
+
+    def widened(reply: dict) -> dict:
+        sent = reply["d"]["barDetails"]
+        first, last = rows.index(sent[0]), rows.index(sent[-1])
+        return {"s": "ok", "d": {"barDetails": rows[max(0, first - 5) : last + 6]}}
+
+    vendor.fail(*[altered(widened)] * 3, on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+
+
+def test_a_day_bar_overlaps_the_session_asked_for(clock: Clock) -> None:
+    days = series("XAUUSD", datetime(2023, 1, 2, 22, tzinfo=UTC), 600, timedelta(days=1))
+    with FakeTradeLocker({("1D", "XAUUSD"): days}, clock) as vendor:
+        got = source(vendor).bars(["XAUUSD"], "day", days["ts"][10] + MINUTE, days["ts"][20] + MINUTE)
+    assert_frame_equal(got, days.slice(10, 11))
+
+
+def test_requests_keep_to_the_limits_of_the_configuration(clock: Clock) -> None:
+    with FakeTradeLocker({}, clock) as vendor:
+        began = clock.now()
+        got = source(vendor).bars(["XAUUSD", "US30"], "1m", OPEN, OPEN + timedelta(days=7))
+        asked = len(vendor.asked(HISTORY))
+        assert asked == 2 * 21, "no request was refused for coming too early"
+        assert clock.now() - began >= timedelta(seconds=(asked - 1) / 2)
+    assert got.is_empty()
+    assert got.schema == SOURCE_BARS
+
+
+def test_a_gap_stays_a_gap_and_an_empty_page_ends_nothing(clock: Clock) -> None:
+    gappy = pl.concat([DAY.head(100), DAY.tail(50)])
+    with FakeTradeLocker({("1m", "XAUUSD"): gappy}, clock) as vendor:
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), gappy)
+
+
+def test_a_bar_that_is_still_being_formed_is_left_out(vendor: FakeTradeLocker, clock: Clock) -> None:
+    clock.at = OPEN + 60 * MINUTE
+    opened = source(vendor)
+    opened.instruments()
+    clock.at = OPEN + 120 * MINUTE + timedelta(seconds=20)
+    got = opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    assert got["ts"][-1] + MINUTE <= clock.now()
+    assert_frame_equal(got, DAY.head(got.height))
+    assert 120 <= got.height <= 121
+
+
+def test_a_missing_price_is_null_and_not_zero(vendor: FakeTradeLocker) -> None:
+    def spoil(reply: dict) -> dict:
+        reply["d"]["barDetails"][3]["h"] = None
+        reply["d"]["barDetails"][4]["c"] = "n/a"
+        reply["d"]["barDetails"][5]["t"] = None
+        return reply
+
+    vendor.fail(altered(spoil), on=HISTORY)
+    got = source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    assert got.height == DAY.height
+    assert (got["high"][3], got["close"][4], got["ts"][5]) == (None, None, None)
+
+
+# faults
+
+PASSING: dict[str, Fault] = {
+    "429 with a body": instead(fake.TOO_MANY),
+    "429 without a body or type": instead(Reply(429, content_type=None)),
+    "429 that says how long": instead(fake.TOO_MANY._replace(headers={"Retry-After": "7"})),
+    "200 with an error inside": instead(as_json({"s": "error", "errmsg": "Internal error"})),
+    "200 without s": instead(as_json({"message": "?"})),
+    "500": instead(as_json({"s": "error", "errmsg": "oops"}, 500)),
+    "503 as a page": instead(Reply(503, b"<html>Bad gateway</html>", "text/html")),
+    "200 as a page": instead(Reply(200, b"<html>Maintenance</html>", "text/html")),
+    "a connection reset": reset,
+    "a reply cut off": cut_off,
+    "half of the JSON": instead(Reply(200, b'{"s": "ok", "d": {"barDetails": [{"t"')),
+    "an empty body": instead(Reply(200)),
+    "JSON that is no object": instead(as_json([])),
+    "ok without content": instead(as_json({"s": "ok"})),
+    "bars without prices": instead(as_json({"s": "ok", "d": {"barDetails": [{"t": 1}]}})),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_fault_in_the_middle_of_many_pages_neither_loses_nor_repeats_one(
+    vendor: FakeTradeLocker, fault: Fault
+) -> None:
+    vendor.fail(fault, honest, fault, fault, on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+    assert len(vendor.asked(HISTORY)) == 6
+
+
+@pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING.keys())
+def test_a_fault_that_does_not_pass_is_told_after_six_attempts(vendor: FakeTradeLocker, fault: Fault) -> None:
+    vendor.fail(*[fault] * 6, on=HISTORY)
+    with pytest.raises(SourceUnavailable, match="1m bars of XAUUSD in 6 attempts"):
+        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    assert len(vendor.asked(HISTORY)) == 6
+
+
+@pytest.mark.parametrize("on", ["/auth/jwt/token", "/all-accounts", "/trade/config", "/instruments"])
+@pytest.mark.parametrize("name", ["429 with a body", "503 as a page", "a connection reset", "half of the JSON"])
+def test_every_other_request_is_tried_again_too(vendor: FakeTradeLocker, on: str, name: str) -> None:
+    vendor.fail(PASSING[name], PASSING[name], on=on)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+
+
+def test_the_vendor_is_left_alone_as_long_as_it_asks(vendor: FakeTradeLocker, clock: Clock) -> None:
+    vendor.fail(PASSING["429 that says how long"], on=HISTORY)
+    source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    assert max(clock.waits) >= 7
+
+
+def test_a_slow_reply_is_given_up_and_asked_for_again(vendor: FakeTradeLocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    from odin_core.market.sources.tradelocker import client
+
+    monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
+    vendor.fail(slow(0.8), on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+    vendor.fail(*[slow(0.5)] * 6, on=HISTORY)
+    with pytest.raises(SourceUnavailable, match="no answer in time"):
+        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+
+
+@pytest.mark.parametrize("reply", [as_json({"s": "error", "errmsg": "no"}, 403), Reply(404, b"", None)])
+def test_a_refusal_is_told_at_once(vendor: FakeTradeLocker, reply: Reply) -> None:
+    vendor.fail(instead(reply), on=HISTORY)
+    with pytest.raises(SourceRefused, match=f"/trade/history: HTTP {reply.status}"):
+        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    assert len(vendor.asked(HISTORY)) == 1
+
+
+def test_unknown_symbols_and_intervals_are_named_with_the_nearest(vendor: FakeTradeLocker) -> None:
+    with pytest.raises(UnknownSymbols, match=r"XAUUS .*did you mean XAUUSD"):
+        source(vendor).bars(["XAUUS"], "1m", OPEN, CLOSE)
+    with pytest.raises(SourceRefused, match=r"'2m' bars.*1m"):
+        source(vendor).bars(["XAUUSD"], "2m", OPEN, CLOSE)
+    assert not vendor.asked(HISTORY)
+
+
+# logins
+
+
+def test_a_token_that_soon_ends_is_renewed_without_the_password(clock: Clock) -> None:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, access_lives=600) as vendor:
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+        assert len(vendor.asked("/auth/jwt/token")) == 1
+        assert len(vendor.asked("/auth/jwt/refresh")) > 1
+
+
+def test_a_session_that_the_server_ends_in_the_middle_goes_on_after_a_new_login(vendor: FakeTradeLocker) -> None:
+    def end(then: Callable[[], Reply]) -> Reply:
+        vendor.end_session()
+        return then()
+
+    vendor.fail(honest, end, on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+    assert len(vendor.asked("/auth/jwt/token")) == 2
+
+
+def test_a_renewal_that_is_refused_leads_to_a_new_login(clock: Clock) -> None:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, access_lives=600) as vendor:
+        opened = source(vendor)
+        opened.instruments()
+        vendor.access_lives = 7200
+        vendor.end_session()
+        assert_frame_equal(opened.bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+        assert len(vendor.asked("/auth/jwt/token")) == 2
+
+
+def test_a_renewal_that_gives_no_token_leads_to_a_new_login(clock: Clock) -> None:
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, access_lives=600) as vendor:
+        vendor.fail(instead(as_json({"accessToken": "x", "refreshToken": "y"})), on="/auth/jwt/refresh")
+        assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
+        assert len(vendor.asked("/auth/jwt/token")) == 2
+
+
+def test_a_login_that_is_refused_says_what_to_correct_and_is_not_repeated(vendor: FakeTradeLocker) -> None:
+    wrong = vendor.clock.around(fake.SECRETS | {"TRADELOCKER_PASSWORD": "not-my-password"})
+    opened = connect({"url": vendor.url}, wrong)
+    with pytest.raises(TokenExpired, match=r"HTTP 401.*correct TRADELOCKER_USERNAME"):
+        opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    state = opened.token()
+    assert not state.is_fresh
+    assert "TRADELOCKER_PASSWORD" in state.detail
+    assert len(vendor.asked("/auth/jwt/token")) == 2
+
+
+def test_the_state_of_the_token_says_how_long_the_login_lasts(vendor: FakeTradeLocker) -> None:
+    opened = source(vendor)
+    assert isinstance(opened, HasToken)
+    state = opened.token()
+    assert state.is_fresh
+    assert state.expires_at is not None
+    assert timedelta(hours=23) < state.expires_at - datetime.now(UTC) < timedelta(hours=25)
+
+
+def test_two_sources_never_share_a_client_and_connecting_asks_nothing(vendor: FakeTradeLocker) -> None:
+    from tradelocker import TLAPI
+
+    first, second = source(vendor), source(vendor)
+    assert not vendor.requests
+    first.instruments()
+    second.instruments()
+    assert len(vendor.asked("/auth/jwt/token")) == 2
+    assert not TLAPI._instances, "the library's own store of clients, by password"
+
+
+def test_a_reply_is_not_remembered_so_a_correction_is_seen(vendor: FakeTradeLocker) -> None:
+    opened = source(vendor)
+    opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    vendor.held[("1m", "XAUUSD")][7]["c"] = 2000.55
+    assert opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)["close"][7] == 2000.55
+
+
+def test_missing_secrets_are_named_with_what_they_are(clock: Clock) -> None:
+    with pytest.raises(MissingSecrets, match=r"TRADELOCKER_SERVER \(the broker's server"):
+        connect({}, clock.around({"TRADELOCKER_USERNAME": "x", "TRADELOCKER_PASSWORD": "y"}))
+    assert set(secrets_of("tradelocker")) == set(fake.SECRETS)
+
+
+# secrets
+
+
+def echoing(vendor: FakeTradeLocker, shape: str) -> Fault:
+    """A fault whose reply holds the login and the session's tokens."""
+
+    def fault(then: Callable[[], Reply]) -> Reply:
+        then()
+        told = " ".join([*fake.SECRETS.values(), vendor.access, vendor.refresh])
+        return {
+            "an error": as_json({"s": "error", "errmsg": told}),
+            "a refusal": as_json({"s": "error", "errmsg": told}, 403),
+            "a failure": as_json({"s": "error", "errmsg": told}, 500),
+            "broken JSON": Reply(200, f'{{"d": "{told}'.encode()),
+            "a page": Reply(200, told.encode(), "text/html"),
+            "half an answer": as_json({"accessToken": told, "said": told}),
+        }[shape]
+
+    return fault
+
+
+@pytest.mark.parametrize("shape", ["an error", "a refusal", "a failure", "broken JSON", "a page", "half an answer"])
+@pytest.mark.parametrize("on", ["/auth/jwt/token", "/auth/jwt/refresh", "/all-accounts", "/trade/config", HISTORY])
+def test_no_secret_is_ever_told(
+    clock: Clock, shape: str, on: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with FakeTradeLocker({("1m", "XAUUSD"): DAY}, clock, access_lives=600) as vendor:
+        opened = source(vendor)
+        vendor.fail(*[echoing(vendor, shape)] * 50, on=on)
+        with pytest.raises((SourceRefused, SourceUnavailable, TokenExpired)) as caught:
+            opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)
+        tokens = [part for token in (vendor.access, vendor.refresh) for part in token.split(".")[1:]]
+    told = [whole_story(caught.value), repr(opened), caplog.text, *capfd.readouterr()]
+    for secret in [*fake.SECRETS.values(), *tokens]:
+        assert not [text for text in told if secret in text]
+
+
+def test_a_day_without_faults_logs_no_secret_either(
+    vendor: FakeTradeLocker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    source(vendor, symbols=["XAUUSD"]).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+    told = "".join([caplog.text, *capfd.readouterr()])
+    assert not [secret for secret in [*fake.SECRETS.values(), vendor.access, vendor.refresh] if secret in told]
+    assert "tradelocker" not in {record.name.split(".")[0] for record in caplog.records}
+
+
+def whole_story(error: BaseException) -> str:
+    """What a traceback prints and, beyond that, every exception that hangs on the error."""
+    told, seen = "".join(traceback.format_exception(error)), error
+    while seen := seen.__cause__ or seen.__context__:  # type: ignore[assignment]
+        told += repr(seen) + str(vars(seen))
+    return told
