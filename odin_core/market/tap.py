@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.lake import Lake, read_parquet, write_parquet
+from odin_core.lake import Lake, PartitionUnreadable, read_parquet, write_parquet
 from odin_core.market.calendar import SessionCalendar
 from odin_core.market.importing import Page, PageReport, store_page
 from odin_core.market.judging import NEAR, hours_near, placed
@@ -44,6 +45,11 @@ class TapBusy(OdinError):
         )
 
 
+class BadExchange(OdinError):
+    def __init__(self, exchange: str) -> None:
+        super().__init__(f"{exchange!r} cannot name the folder of an exchange; use letters, digits, '.', '_' and '-'")
+
+
 class TapFailed(OdinError):
     def __init__(self, folder: Path, rows: int, why: str) -> None:
         super().__init__(f"{rows:,} tapped rows could not be written below {folder} and are lost: {why}")
@@ -59,7 +65,8 @@ class TapCounts(NamedTuple):
 
 
 class Tap:
-    """Open it with `with`; `offer` from one thread or several. Raises TapBusy where the exchange is tapped already.
+    """Open it with `with`; `offer` from one thread or several. Raises TapBusy where the exchange is tapped already,
+    and BadExchange.
 
     `now`: aware, UTC, for the journal. `seconds`: between two batches. `limit`: rows that may wait, those being written
     included; 200,000 ticks are about 10 MB. Where the disk fails, rows wait for the next batch."""
@@ -74,6 +81,8 @@ class Tap:
         seconds: float = 5.0,
         limit: int = 200_000,
     ) -> None:
+        if not re.fullmatch(r"[\w.-]+", exchange):
+            raise BadExchange(exchange)
         self._folder = folder / market
         self._exchange = exchange
         self._now = now
@@ -183,7 +192,7 @@ class Tap:
         return {"what": "dropped", "at": at, "why": why, "rows": rows, "first": first, "last": last}
 
     def _tell_how_the_last_one_ended(self) -> None:
-        """The journal of a tap that was killed does not end with `closed`: it is said since when rows may be missing."""
+        """The journal of a tap that was killed does not end with `closed`: say since when rows may be missing."""
         entries, at = _entries(self._folder, self._exchange), self._now()
         if entries and entries[-1]["what"] != "closed":
             opened = next(entry for entry in reversed(entries) if entry["what"] == "opened")
@@ -340,12 +349,16 @@ def _last_number(folder: Path, exchange: str) -> int:
 
 def _newest(folder: Path, exchange: str) -> datetime | None:
     files = _files(folder, exchange)
-    newest = read_parquet(files[-1])["ts"].max() if files else None
+    try:
+        newest = read_parquet(files[-1])["ts"].max() if files else None
+    except PartitionUnreadable as damaged:  # a power cut; `compact` will name it again
+        log.error("%s", damaged)
+        return None
     return newest if isinstance(newest, datetime) else None
 
 
 def _exchanges(folder: Path) -> list[str]:
-    return sorted({path.name.removeprefix("exchange=") for path in folder.glob("date=*/exchange=*")})
+    return sorted(path.stem.removeprefix("exchange=") for path in folder.glob("exchange=*.jsonl"))
 
 
 def _days(first: datetime, last: datetime) -> list[date]:

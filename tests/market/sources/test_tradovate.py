@@ -4,7 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -26,6 +28,11 @@ from fakes.tradovate import (
 from polars.testing import assert_frame_equal
 
 from odin_core.errors import OdinError
+from odin_core.home import open_home
+from odin_core.lake import Lake
+from odin_core.market.calendar import session_calendar
+from odin_core.market.fetching import fetch_market
+from odin_core.market.profile import load_profile
 from odin_core.market.sources import tradovate
 from odin_core.market.sources.source import (
     INSTRUMENTS,
@@ -43,9 +50,11 @@ from odin_core.market.sources.source import (
     secrets_of,
 )
 from odin_core.market.sources.tradovate import Tradovate, feed
+from odin_core.market.tap import Tap, compact
 
 OPEN = datetime(2024, 12, 1, 23, tzinfo=UTC)  # 18:00 in New York, the start of the session of Monday, 2 December
 CLOSE = datetime(2024, 12, 2, 22, tzinfo=UTC)
+MONDAY = date(2024, 12, 2)
 NOW = datetime(2024, 12, 3, 12, tzinfo=UTC)
 
 
@@ -61,6 +70,9 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+
+    def around(self, secrets: dict[str, str] = CREDENTIALS) -> Around:
+        return Around(secrets=secrets, now=self.now, sleep=self.sleep, rng=np.random.default_rng(3))
 
 
 def day_of(symbol: str, first: datetime = OPEN, minutes: int = 23 * 60) -> pl.DataFrame:
@@ -110,8 +122,7 @@ def source(fake: FakeTradovate, clock: Clock) -> Tradovate:
 def connected(
     fake: FakeTradovate, clock: Clock, secrets: dict[str, str] = CREDENTIALS, **settings: object
 ) -> Tradovate:
-    around = Around(secrets=secrets, now=clock.now, sleep=clock.sleep, rng=np.random.default_rng(3))
-    return open_source({**fake.settings, **settings}, around)  # type: ignore[return-value]
+    return open_source({**fake.settings, **settings}, clock.around(secrets))  # type: ignore[return-value]
 
 
 def test_it_is_a_source_with_a_token_and_a_stream(source: Tradovate) -> None:
@@ -442,6 +453,37 @@ def test_a_lost_stream_is_taken_up_again_and_counts_nothing_twice(source: Tradov
     assert pl.concat(received)["volume"].to_list() == [1.0, 3.0]
 
 
+def test_a_day_fetched_into_a_lake_is_what_the_vendor_holds(fake: FakeTradovate, clock: Clock, tmp_path: Path) -> None:
+    fake.page = 700
+    fake.plan("md/getChart", NO_FAULT, RESET_IN_THE_MIDDLE)
+    source = {**fake.settings, "symbols": ["ESZ4", "NQZ4"]}
+    home, profile = open_home(tmp_path / "home"), replace(load_profile("futures"), source=source)
+    fetched = [fetch_market(home, profile, clock.around(), [MONDAY]) for _ in range(2)]
+    stored = home.lake("futures").read("price_history", MONDAY).drop("known_at")
+    assert_frame_equal(stored, expected(fake.bars), check_exact=True)
+    assert [report.kept for report in fetched] == [2 * 1380, 0]  # the second found all of it there
+    assert not home.lake("futures").has("quarantine", MONDAY)
+
+
+def test_live_trades_go_through_the_tap_into_the_lake(fake: FakeTradovate, clock: Clock, tmp_path: Path) -> None:
+    tap = Tap(tmp_path, "futures", "CME", now=clock.now, seconds=0.05)
+    stopped = streaming(connected(fake, clock), fake, ["ESZ4"], tap.offer)
+    trades = [(0, 6000.0), (5, 6001.0), (20, 5999.5), (59, 6000.25), (60, 6002.0), (90, 6001.5)]
+    fake.publish("ESZ4", 5000.0, 1, 100, OPEN)
+    for number, (second, price) in enumerate(trades, start=101):
+        fake.publish("ESZ4", price, 1, number, OPEN + timedelta(seconds=second))
+    wait_for(lambda: tap.counts().written == len(trades))
+    stopped.set()
+    tap.close()
+    lake = Lake(tmp_path / "lake")
+    compact(tmp_path, "futures", lake=lake, calendar=session_calendar(load_profile("futures")), session=MONDAY)
+    minute = timedelta(minutes=1)
+    assert lake.read("price_history", MONDAY).rows() == [
+        ("ESZ4", OPEN, OPEN + minute, 6000.0, 6001.0, 5999.5, 6000.25, 4.0, None),
+        ("ESZ4", OPEN + minute, OPEN + 2 * minute, 6002.0, 6002.0, 6001.5, 6001.5, 2.0, None),
+    ]
+
+
 def test_no_secret_is_ever_logged_or_raised(
     fake: FakeTradovate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -472,10 +514,17 @@ def test_no_secret_is_ever_logged_or_raised(
 def listen(source: Tradovate, fake: FakeTradovate, symbols: list[str]) -> tuple[list[pl.DataFrame], threading.Event]:
     """The frames that a stream in the background brings; set the event to end it."""
     received: list[pl.DataFrame] = []
+    return received, streaming(source, fake, symbols, received.append)
+
+
+def streaming(
+    source: Tradovate, fake: FakeTradovate, symbols: list[str], on_ticks: Callable[[pl.DataFrame], None]
+) -> threading.Event:
+    """A stream in the background, once it has subscribed; set the event to end it."""
     stopped = threading.Event()
-    threading.Thread(target=source.stream, args=(symbols, received.append, stopped.is_set), daemon=True).start()
+    threading.Thread(target=source.stream, args=(symbols, on_ticks, stopped.is_set), daemon=True).start()
     wait_for(lambda: any(len(contracts) == len(symbols) for contracts in fake.quoted.values()))
-    return received, stopped
+    return stopped
 
 
 def wait_for(holds: Callable[[], bool], seconds: float = 8.0) -> None:
