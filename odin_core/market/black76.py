@@ -10,6 +10,7 @@ FloatArray = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = 1e-9, 40.0  # volatility times √years, which is searched
 STEPS = 100
+DIGITS = 1e-15
 TOLERANCE = 1e-14  # of the logarithm of the price, and relative of the volatility
 
 
@@ -50,14 +51,17 @@ def implied_volatility(
     option deep in the money has few digits above its intrinsic value, and its volatility as many.
     Source: normalised as in Jäckel 2015, 'Let's be rational'. Oracle: bisection with 50 digits, tests/oracles."""
     p, f, k, t, r, call = np.broadcast_arrays(*_floats(price, forward, strike, years, rate), np.asarray(is_call))
-    usable = (f > 0) & (k > 0) & (t > 0) & np.isfinite(p * f * k * t * r)
+    usable = (f > 0) & (k > 0) & (t > 0) & np.isfinite([p, f, k, t, r]).all(axis=0)
     result = np.full(p.shape, np.nan)
     if not usable.any():
         return result
     p, f, k, t, r, call = (values[usable] for values in (p, f, k, t, r, call))
     intrinsic = np.maximum(np.where(call, f - k, k - f), 0.0)
     moneyness = np.abs(np.log(f / k))
-    target = (p * np.exp(r * t) - intrinsic) / np.sqrt(f * k)
+    undiscounted = p * np.exp(r * t)
+    time_value = undiscounted - intrinsic
+    digits = time_value > DIGITS * undiscounted  # less is what rounding leaves
+    target = np.where(digits, time_value, 0.0) / np.sqrt(f * k)
     result[usable] = _deviation(moneyness, target) / np.sqrt(t)
     return result
 
@@ -114,7 +118,7 @@ def _deviation(x: FloatArray, target: FloatArray) -> FloatArray:
         low, high = np.where(error < 0, s, low), np.where(error > 0, s, high)
         with np.errstate(invalid="ignore"):  # -inf / inf: the bracket is halved
             step = s - error / slope
-        inside = (step > low) & (step < high)
+        inside = (step >= low) & (step <= high)
         following = np.where(error == 0, s, np.where(inside, step, (low + high) / 2))
         done = (np.abs(error) <= TOLERANCE) | (np.abs(following - s) <= TOLERANCE * s) | ~possible
         s = following
