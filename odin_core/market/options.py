@@ -131,7 +131,7 @@ def forwards(chain: pl.DataFrame, rate: float) -> pl.DataFrame:
 
     K + e^(rate·years) · (call − put), which is the same at every strike K, at the PARITY_STRIKES strikes where call and
     put are closest to each other, and of these the median: one price that is a trade behind does not show.
-    `chain`: CHAIN and years. Oracle: the future in the same minutes, tests/market/test_options_real.py."""
+    `chain`: CHAIN and years. Oracle: the future in the same minutes, tests/market/test_open_interest.py."""
     gap = (pl.col("call") - pl.col("put")).abs()
     parity = pl.col("strike") + (rate * pl.col("years")).exp() * (pl.col("call") - pl.col("put"))
     pairs = chain.select(*KEY, "years", fresh("call").alias("call"), fresh("put").alias("put")).drop_nulls()

@@ -11,17 +11,10 @@ import pytest
 from weekdaybars import FRIDAY, MINUTE, SOURCE, THURSDAY, AlwaysOpen, at, damaged, day_of, ends, held_back, load, row
 
 from odin_core.lake import Lake
-from odin_core.market.barfiles import (
-    MissingColumns,
-    NaiveTimestamps,
-    UnreadableFile,
-    WrongBarLength,
-    WrongColumnType,
-    WrongMarket,
-    WrongStamps,
-)
+from odin_core.market.barfiles import MissingColumns, NaiveTimestamps, Said, UnreadableFile, WrongColumnType
 from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
+from odin_core.market.filechecks import WrongBarLength, WrongMarket, WrongStamps
 from odin_core.market.importing import NO_SESSION, import_files
 from odin_core.market.profile import load_profile
 
@@ -156,7 +149,7 @@ def test_a_market_that_never_closes_cannot_tell_and_takes_what_is_said(
     lake: Lake, parquet: Callable[..., Path], stamps: Any
 ):
     rows = [row("A", 0) | {"ts": datetime(2021, 4, 1, tzinfo=UTC) + n * MINUTE} for n in range(2880)]
-    report = import_files([parquet(rows)], lake=lake, calendar=AlwaysOpen(), stamps=stamps)
+    report = import_files([parquet(rows)], lake=lake, calendar=AlwaysOpen(), said=Said(stamps=stamps))
     assert report.kept == 2880
 
 

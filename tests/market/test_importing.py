@@ -37,8 +37,11 @@ def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, par
             {
                 "origin": "bars.parquet",
                 "interval": "1m",
+                "layout": "odin",
                 "rows": 1125,
                 "kept": 1125,
+                "bars": 1125,
+                "left_out": 0,
                 "quarantined": {},
                 "out_of_order": 0,
                 "corrected": 0,
@@ -87,7 +90,7 @@ def test_a_broken_row_is_held_back_with_file_row_and_rule(lake: Lake, parquet: C
 
 
 def test_every_rule_is_explained_and_tried():
-    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict", "oi_not_a_number"}
+    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict", "oi_not_a_number", "counter_fell"}
 
 
 def test_open_interest_is_kept_and_one_that_is_no_number_is_held_back(lake: Lake, tmp_path: Path):

@@ -9,6 +9,7 @@ import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.lake import Lake, logical_hash
+from odin_core.market.barfiles import Said
 from odin_core.market.importing import ImportReport, import_files
 
 MINUTE = timedelta(minutes=1)
@@ -61,7 +62,8 @@ def day_of(symbol: str, day: date = THURSDAY, minutes: Iterable[int] = range(375
 
 
 def load(lake: Lake, *paths: Path, **options: Any) -> ImportReport:
-    return import_files(paths, lake=lake, calendar=Weekdays(), **options)
+    progress = options.pop("progress", None)
+    return import_files(paths, lake=lake, calendar=Weekdays(), said=Said(**options), progress=progress)
 
 
 def contents(lake: Lake) -> dict[str, str]:

@@ -439,6 +439,28 @@ def test_live_ticks_are_the_trades_and_their_volumes_add_up_to_the_days(source: 
     ]
 
 
+def test_a_subscription_that_fails_is_made_again(source: Tradovate, fake: FakeTradovate, clock: Clock) -> None:
+    fake.plan("md/subscribeQuote", Reply(429), fake.penalty(15), RESET)
+    received, stopped = listen(source, fake, ["ESZ4"])
+    fake.publish("ESZ4", 6000.0, 1, 100, NOW)
+    fake.publish("ESZ4", 6000.25, 1, 101, NOW)
+    wait_for(lambda: bool(received))
+    stopped.set()
+    assert [fields.get("p-ticket") for fields in fake.asked("md/subscribeQuote")] == [
+        None,
+        None,
+        "ticket-1",
+        "ticket-1",
+    ]
+    assert max(clock.slept) >= 15
+
+
+def test_a_stream_that_never_brings_anything_ends_with_why(source: Tradovate, fake: FakeTradovate) -> None:
+    fake.plan("md/subscribeQuote", *[RESET] * 6)
+    with pytest.raises(SourceUnavailable, match=r"no live quotes in 6 attempts.*the connection was lost"):
+        source.stream(["ESZ4"], lambda ticks: None, lambda: False)
+
+
 def test_a_lost_stream_is_taken_up_again_and_counts_nothing_twice(source: Tradovate, fake: FakeTradovate) -> None:
     received, stopped = listen(source, fake, ["ESZ4"])
     fake.publish("ESZ4", 6000.0, 1, 100, NOW)
@@ -488,16 +510,16 @@ def test_no_secret_is_ever_logged_or_raised(
     fake: FakeTradovate, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    secrets = [value for name, value in CREDENTIALS.items() if name not in ("TRADOVATE_CID", "TRADOVATE_APP_ID")]
+    secrets = [value for name, value in CREDENTIALS.items() if name != "TRADOVATE_CID"]  # as short as a port's number
     told: list[str] = []
     for path in ("auth/accesstokenrequest", "contract/find", "authorize", "md/getChart"):
-        for echo in (Reply(400, {"errorText": f"bad request: {secrets}"}), Reply(401, str(secrets)), *[RESET] * 6):
+        for echo in (Reply(400, {"errorText": f"bad request: {secrets}"}), Reply(401, str(secrets)), RESET):
             source = connected(fake, clock)
-            fake.plan(path, echo, echo)
-            try:
+            fake.plan(path, *[echo] * 6)
+            with pytest.raises(OdinError) as error:
                 source.bars(["ESZ4"], "1m", OPEN, OPEN + timedelta(minutes=5))
-            except OdinError as error:
-                told.append(str(error))
+            told.append(str(error.value))
+            fake.forget_plans()
     source = connected(fake, clock)
     source.token()
     fake.plan("md/getChart", Reply(400, {"errorText": f"what is {source._rest.login().market_data}?"}))
