@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from odin_core import text
+from odin_core.commands.actions import actions, fundamentals
 from odin_core.commands.common import (
     SESSION,
     as_json,
@@ -21,9 +22,11 @@ from odin_core.commands.common import (
 )
 from odin_core.commands.data import data
 from odin_core.commands.database import database
+from odin_core.commands.dataset import dataset
 from odin_core.commands.life import life
+from odin_core.commands.quality import accept, quality
 from odin_core.commands.registry import registry
-from odin_core.commands.sources import check, fetch
+from odin_core.commands.sources import check, compact, fetch, login, tap
 from odin_core.errors import OdinError
 
 SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.EMFILE)
@@ -147,9 +150,9 @@ def report(home: Path, market: str, life_id: str | None) -> None:
     click.echo(str(write_report(chosen)[0]))
 
 
-for command in (fetch, check):
+for command in (fetch, check, actions, fundamentals):
     data.add_command(command)
-for group in (data, database, life, registry):
+for group in (data, database, dataset, life, registry):
     cli.add_command(group)
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import polars as pl
 
 import odin_core
+from odin_core.datasets.training import TABLE as TRAINING
+from odin_core.datasets.training import record_window
 from odin_core.errors import OdinError
 from odin_core.execution.costs import CostSchedule
 from odin_core.execution.orders import ExecutionRules, VolumeKind
@@ -104,7 +106,7 @@ def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
         rules=execution,
         costs=CostSchedule.from_mapping(profile.costs),
         capital=profile.capital,
-        lot_size=profile.lot_size,
+        lot_sizes=profile.lot_sizes,
     )
     ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
     return LoopRules(
@@ -153,7 +155,7 @@ def run_sessions(
             started = perf_counter()
             day = day_of(life, data, session)
             state, record = fold.advance(state, day, rules)
-            write_session(life, day, record)
+            write_session(life, data, day, record, state.window)
             life.note(
                 clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained
             )
@@ -183,6 +185,11 @@ def day_of(life: Life, data: MarketData, session: date) -> Day:
     )
 
 
+def _said(felt: pl.DataFrame) -> str:
+    """Hash of what corporate actions say, whoever told them."""
+    return logical_hash(felt.drop("origin", "origin_id"), actions.KEY)
+
+
 def _fundamentals(life: Life, data: MarketData, session: date) -> pl.DataFrame:
     """The figures known at a close; empty for a life whose filter names none."""
     return data.fundamentals(session) if parse_rules(life.config.filter.fundamentals) else pl.DataFrame()
@@ -193,8 +200,9 @@ def _promotions(life: Life, effective: date) -> tuple[dict[str, Any], ...]:
     return tuple(e | {"model": store.load(life.models, e["version"]) if e["version"] else None} for e in entries)
 
 
-def write_session(life: Life, day: Day, record: DayRecord) -> None:
-    """Models, tables, and last the commit: a kill before it leaves the session to be run again."""
+def write_session(life: Life, data: MarketData, day: Day, record: DayRecord, window: Sequence[SessionContexts]) -> None:
+    """Models, tables, the manifest of the `window` that was learned from at a week's end, and last the commit: a kill
+    before it leaves the session to be run again."""
     for version, model in record.models.items():
         store.save(life.models, version, model)
     for name, page in record.reports.items():
@@ -203,10 +211,12 @@ def write_session(life: Life, day: Day, record: DayRecord) -> None:
         life.lake.remove(table, day.session)
     for table, frame in record.tables.items():
         life.lake.write(table, day.session, frame)
+    if TRAINING in record.tables:
+        record_window(life, data, record.tables[TRAINING], window, code_version())
     inputs = {
         "price_history": logical_hash(day.bars, KEYS["price_history"]),
         "features": logical_hash(day.features, KEYS["features"]),
-        "corporate_actions": logical_hash(day.actions, actions.KEY),
+        "corporate_actions": _said(day.actions),
         "fundamentals": logical_hash(day.fundamentals),
     }
     tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
@@ -218,7 +228,7 @@ def verify(life: Life, data: MarketData, session: date) -> SessionResult:
     commit = life.committed(session)
     now = {
         "price_history": logical_hash(data.bars(session), KEYS["price_history"]),
-        "corporate_actions": logical_hash(data.actions.taking_effect(session), actions.KEY),
+        "corporate_actions": _said(data.actions.taking_effect(session)),
         "fundamentals": logical_hash(_fundamentals(life, data, session)),
     }
     row = life.read("phase_state", session).row(0, named=True)

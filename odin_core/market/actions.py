@@ -28,7 +28,8 @@ ACTIONS = pl.Schema(
         "ratio": pl.Float64(),  # shares after per share before; of a merger: shares of `other`; null otherwise
         "amount": pl.Float64(),  # cash per share held before the ex-date; of a dividend or a merger; null otherwise
         "other": pl.String(),  # the new name, or the company that it is merged into; null otherwise
-        "origin": pl.String(),
+        "origin": pl.String(),  # the file that told it
+        "origin_id": pl.String(),  # 16 hex digits of a hash of that file's content
     }
 )
 KEY: Final = ("symbol", "ex_date", "kind")
@@ -224,7 +225,7 @@ class ActionBook:
         if self.rows.is_empty():
             return ""
         seen = as_of(self.rows, instant).filter(pl.col("ex_at") > since)
-        said = seen.drop("origin").write_csv()
+        said = seen.drop("origin", "origin_id").write_csv()
         return hashlib.sha256(said.encode()).hexdigest()[:8] if seen.height else ""
 
     def _close_before(self, session: date) -> datetime | None:

@@ -27,7 +27,8 @@ FUNDAMENTALS = pl.Schema(
         "figure": pl.String(),
         "value": pl.Float64(),  # null: known to be unavailable
         "period": pl.String(),  # what the value is about, as the source says it; null where it does not
-        "origin": pl.String(),
+        "origin": pl.String(),  # the file that told it
+        "origin_id": pl.String(),  # 16 hex digits of a hash of that file's content
     }
 )
 KEY: Final = ("symbol", "figure", "known_at")
@@ -46,8 +47,8 @@ class UnknownFigure(OdinError):
 
 def fundamentals_as_of(rows: pl.DataFrame, instant: datetime) -> pl.DataFrame:
     """`rows` (FUNDAMENTALS) as they were known at an instant (aware): one row per symbol, sorted, one Float64 column
-    per figure, alphabetical, with the value known latest; null where it was unavailable or not known yet. Of values known
-    at the same time the later period counts. A figure never expires."""
+    per figure, alphabetical, with the value known latest; null where it was unavailable or not known yet. Of values
+    known at the same time the later period counts. A figure never expires."""
     seen = rows.filter(pl.col("known_at") <= instant).sort("symbol", "figure", "known_at", "period", "origin")
     if seen.is_empty():
         return pl.DataFrame(schema={"symbol": pl.String})
