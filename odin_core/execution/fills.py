@@ -71,9 +71,10 @@ def _wants_entry(state: State, order: Order) -> bool:
 
 
 @njit(cache=True)
-def _fitting(wanted: float, room: float, lot: float) -> float:
+def _fitting(wanted: float, room: float, order: Order, rules: Rules) -> float:
     if wanted <= room:
         return wanted
+    lot = rules.lot if np.isnan(order.lot) else order.lot
     return room if lot == 0.0 else min(room, np.floor(room / lot) * lot)
 
 
@@ -154,7 +155,7 @@ def _enter(state: State, order: Order, bar: Bar, room: float, rules: Rules) -> t
         limit = order.price if is_limit else limit
         triggered = not is_limit
     wanted = order.quantity - state.entry.quantity
-    quantity = _fitting(wanted, room, rules.lot)
+    quantity = _fitting(wanted, room, order, rules)
     if quantity == 0.0:
         return State(state.entry, state.exit, state.leaving, triggered, state.entry_over), NO_LEG, True
     leg = _execute(order.side, quantity, reference, limit, order.volatility, order.noise_entry, bar, rules)
@@ -170,7 +171,7 @@ def _leave(
 ) -> tuple[State, Leg]:
     """Begin or go on with the exit for `reason`, as far as `room` goes."""
     held = state.entry.quantity - state.exit.quantity
-    quantity = _fitting(held, room, rules.lot)
+    quantity = _fitting(held, room, order, rules)
     if quantity == 0.0:
         return State(state.entry, state.exit, reason, state.triggered, state.entry_over), NO_LEG
     leg = _execute(-order.side, quantity, reference, limit, order.volatility, order.noise_exit, bar, rules)
@@ -189,7 +190,7 @@ def _trigger(
     worst, best = (bar.low, bar.high) if order.side > 0 else (bar.high, bar.low)
     if order.side * (worst - stop) <= 0.0:
         return _STOP, _inside(stop, bar), no_limit
-    has_room = _fitting(state.entry.quantity - state.exit.quantity, room, rules.lot) > 0.0
+    has_room = _fitting(state.entry.quantity - state.exit.quantity, room, order, rules) > 0.0
     if order.side * (best - target) >= 0.0 and has_room and (at_open or not entered):
         better_open = not entered and order.side * (bar.open - target) > 0.0
         return _TARGET, bar.open if better_open else _inside(target, bar), target
@@ -326,6 +327,7 @@ def _run_all(bars: Bars, orders: Orders, rules: Rules, resumed: bool, fills: Fil
             o.volatility[i],
             o.noise_entry[i],
             o.noise_exit[i],
+            o.lot[i],
         )
         _write(fills, i, _run(bars, order, _read(fills, i, resumed), rules))
 

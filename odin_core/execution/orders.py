@@ -170,6 +170,7 @@ class Order(NamedTuple):
     volatility: float
     noise_entry: float
     noise_exit: float
+    lot: float = float("nan")
 
 
 class Orders(NamedTuple):
@@ -188,6 +189,7 @@ class Orders(NamedTuple):
     volatility: Floats  # standard deviation of a bar's return, fraction
     noise_entry: Floats  # standard normal, drawn by the caller
     noise_exit: Floats  # standard normal, drawn by the caller
+    lot: Floats  # a partial fill is a whole multiple of it, 0 = any fraction; NaN: the rules' lot
 
     @classmethod
     def of(
@@ -206,11 +208,13 @@ class Orders(NamedTuple):
         due: npt.ArrayLike = NEVER,
         noise_entry: npt.ArrayLike = 0.0,
         noise_exit: npt.ArrayLike = 0.0,
+        lot: npt.ArrayLike = float("nan"),
     ) -> Self:
         """Columns or scalars, broadcast against each other. Raises ValueError where shapes do not fit, or where a
         column of integers holds something else."""
         values = (side, kind, quantity, price, stop_distance, target_distance, first, last, entry_bars, due)
-        columns = np.broadcast_arrays(*(np.atleast_1d(v) for v in (*values, volatility, noise_entry, noise_exit)))
+        numbers = (volatility, noise_entry, noise_exit, lot)
+        columns = np.broadcast_arrays(*(np.atleast_1d(v) for v in (*values, *numbers)))
         for name, column, dtype in zip(cls._fields, columns, DTYPES, strict=True):
             if dtype is np.int64 and column.dtype.kind == "f" and not (np.floor(column) == column).all():
                 raise ValueError(f"order column {name} must hold integers, without NaN or null")
@@ -225,7 +229,7 @@ class Orders(NamedTuple):
         return Order(*(column[index].item() for column in self))
 
 
-DTYPES: tuple[type[np.generic], ...] = (*(np.int64,) * 2, *(np.float64,) * 4, *(np.int64,) * 4, *(np.float64,) * 3)
+DTYPES: tuple[type[np.generic], ...] = (*(np.int64,) * 2, *(np.float64,) * 4, *(np.int64,) * 4, *(np.float64,) * 4)
 
 
 class Leg(NamedTuple):
@@ -326,6 +330,7 @@ def require_valid(orders: Orders, rows: int) -> None:
         "volatility": ((orders.volatility >= 0) & np.isfinite(orders.volatility), "finite, 0 or more"),
         "noise_entry": (np.isfinite(orders.noise_entry), "finite"),
         "noise_exit": (np.isfinite(orders.noise_exit), "finite"),
+        "lot": (np.isnan(orders.lot) | ((orders.lot >= 0) & (orders.lot < np.inf)), "finite, 0 or more, or NaN"),
     }
     for field, (valid, rule) in rules.items():
         if not valid.all():

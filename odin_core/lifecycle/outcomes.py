@@ -4,7 +4,7 @@ A decision's action is one of the grid, so taken, skipped and rejected decisions
 as the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next
 open; what a corporate action makes of it in between is in `entitlements`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Venue:
     rules: ExecutionRules
     costs: CostSchedule
     capital: float
-    lot_size: float
+    lot_sizes: Callable[[Iterable[str], date], Sequence[float]]  # of each symbol on a session
 
 
 class Result(NamedTuple):
@@ -145,7 +145,8 @@ def _grid(
     span = np.array([spans.get(s, (0, -1)) for s in plan["held_as"]], np.int64).reshape(n, 2)
     noise = _noise(plan["symbol"].to_list(), seed, session)
     close, unit = plan["reference_close"].to_numpy(), plan["risk_unit"].to_numpy()
-    quantity = np.floor(np.array(SIZES)[None] * venue.capital / close[:, None] / venue.lot_size) * venue.lot_size
+    lot = np.array(venue.lot_sizes(plan["symbol"], session), float)
+    quantity = np.floor(np.array(SIZES)[None] * venue.capital / close[:, None] / lot[:, None]) * lot[:, None]
     by_action = np.searchsorted(SIZES, GRID.size)
     each = lambda column: np.repeat(column, ACTIONS)  # noqa: E731
     stop = ((unit * close)[:, None] * GRID.stop[None]).ravel()
@@ -162,6 +163,7 @@ def _grid(
         entry_bars=ENTRY_BARS,
         noise_entry=each(noise[:, 0]),
         noise_exit=each(noise[:, 1]),
+        lot=each(lot),
     )
     fills = simulate(bars, orders, venue.rules) if n and len(bars.open) else _nothing(orders)
     values = _values(np.tile(GRID.side, n), fills, venue, carried=False, dividends=np.zeros(n * ACTIONS))
@@ -187,6 +189,7 @@ def _resume(
             side=meaning.side, quantity=positions["quantity"].to_numpy()[here], first=span[here, 0], last=span[here, 1],
             due=span[here, 0] - 1, volatility=positions["volatility"].to_numpy()[here], stop_distance=stop,
             target_distance=stop * meaning.target, entry_bars=0, noise_entry=noise[:, 0], noise_exit=noise[:, 1],
+            lot=np.array(venue.lot_sizes(positions["held_as"], session), float)[here],
         )  # fmt: skip
         resumed = simulate(bars, orders, venue.rules, state=state.take(here))
         for column, new in zip(state, resumed, strict=True):

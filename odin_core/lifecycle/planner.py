@@ -86,7 +86,8 @@ def plan_session(
     meaning = decode(lean)
     close = contexts["close"].to_numpy()
     confidence = np.where(explored, np.nan if source == "joint" else 0.5, base.confidence)
-    small = np.floor(meaning.size * profile.capital / close / profile.lot_size) < 1
+    lot = np.array(profile.lot_sizes(contexts["symbol"], session), float)
+    small = np.floor(meaning.size * profile.capital / close / lot) < 1
     open_exposure = float(state.positions.filter(pl.col("status") == "taken")["size"].sum())
     status, reason = _guard(
         action, meaning.size, np.nan_to_num(confidence, nan=0.5), order, small, state, config, open_exposure

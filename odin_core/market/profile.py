@@ -4,7 +4,7 @@ A new market is one more file in `profiles/`; `base: other` starts from another 
 Sessions are computed in `market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers
 mean is said in `odin_core.execution`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, time
 from functools import lru_cache
@@ -92,6 +92,7 @@ class MarketProfile:
     opens_day_before: bool = False
     centres: tuple[str, ...] = ()  # of `market.centres`: whose business hours shape this market's day
     instruments: Mapping[str, Terms] = field(default_factory=dict)  # by symbol or by a contract's root
+    underlyings_in: tuple[str, ...] = ()  # of an options market: the markets with prices of what its contracts are on
     decision_points: tuple[str, ...] = ("close",)
     last_partition: date | None = None
     range_first: date | None = None
@@ -148,6 +149,11 @@ class MarketProfile:
         if own is None:
             return Terms(tick_size=self.tick_size, lot_size=self.lot_size)
         return own.on(on).with_defaults(self.tick_size, self.lot_size)
+
+    def lot_sizes(self, symbols: Iterable[str], on: date) -> list[float]:
+        """The lot of each symbol on a session, for a contract the one of contracts that expire then."""
+        lots = (self.terms(symbol, on).lot_size for symbol in symbols)
+        return [self.lot_size if lot is None else float(lot) for lot in lots]
 
     def require_synthetic(self, edge: float | None) -> None:
         """Raise NothingToPlant where an edge is given for a market of real bars."""
@@ -284,7 +290,7 @@ _PARSERS = {
     **dict.fromkeys(("open", "close"), _time),
     **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
     **dict.fromkeys(("source", "costs", "execution"), _mapping),
-    **dict.fromkeys(("carry_overnight", "untradable", "decision_points", "centres"), _strings),
+    **dict.fromkeys(("carry_overnight", "untradable", "underlyings_in", "decision_points", "centres"), _strings),
     "special_sessions": _dated(("open", "close"), SpecialSession),
     "halts": _dated(("start", "end"), Halt),
     "non_sessions": _dates,

@@ -119,7 +119,7 @@ def enter(trade: Trade, bar: Bar, order: Order, rules: ExecutionRules, left: flo
         jumped = bar.open >= order.price if buys else bar.open <= order.price
         reference, when = (bar.open, "open") if jumped else (order.price, "inside")
     wanted = order.quantity - trade.bought
-    quantity = portion(wanted, left, rules)
+    quantity = portion(wanted, left, order, rules)
     if quantity == 0:
         return "not", 0.0
     trade.entries.append(priced(quantity, reference, limit, buys, order.noise_entry, bar, order, rules))
@@ -131,16 +131,17 @@ def sell(
     trade: Trade, bar: Bar, order: Order, rules: ExecutionRules, left: float, reference: float, limit: float | None
 ) -> None:
     wanted = trade.bought - trade.sold
-    quantity = portion(wanted, left, rules)
+    quantity = portion(wanted, left, order, rules)
     if quantity > 0:
         trade.exits.append(priced(quantity, reference, limit, order.side == -1, order.noise_exit, bar, order, rules))
         trade.sold = trade.bought if quantity == wanted else trade.sold + quantity
 
 
-def portion(wanted: float, left: float, rules: ExecutionRules) -> float:
-    if wanted <= left or rules.lot == 0:
+def portion(wanted: float, left: float, order: Order, rules: ExecutionRules) -> float:
+    lot = rules.lot if math.isnan(order.lot) else order.lot
+    if wanted <= left or lot == 0:
         return min(wanted, left)
-    return min(left, rules.lot * math.floor(left / rules.lot))
+    return min(left, lot * math.floor(left / lot))
 
 
 def moved_open(bar: Bar, order: Order, noise: float, rules: ExecutionRules) -> float:

@@ -62,6 +62,7 @@ def one_order(draw: st.DrawFn, rows: int) -> Orders:
         volatility=draw(st.sampled_from((0.0, 0.001, 0.02))),
         noise_entry=draw(noise),
         noise_exit=draw(noise),
+        lot=draw(st.sampled_from((float("nan"), float("nan"), 0.0, 0.125, 2.0))),
     )
 
 

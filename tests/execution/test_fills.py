@@ -143,6 +143,16 @@ def test_an_entry_takes_its_share_of_each_bar_and_what_is_left_is_cancelled_afte
     assert run(bars, rules, quantity=40.0, entry_bars=3)["entry_quantity"] == 40
 
 
+def test_an_instrument_s_own_lot_counts_instead_of_the_market_s():
+    rules = ExecutionRules(half_spread_bps=0, slippage_volatility=0, impact=0, noise=0, max_participation=0.1)
+    bars = market(quiet(100, 57))
+    assert run(bars, rules, quantity=40.0)["entry_quantity"] == 5
+    assert run(bars, rules, quantity=40.0, lot=2.0)["entry_quantity"] == 4
+    assert run(bars, rules, quantity=40.0, lot=0.25)["entry_quantity"] == 5.5
+    with pytest.raises(ValueError, match="lot=-1"):
+        run(bars, rules, quantity=40.0, lot=-1.0)
+
+
 def test_a_triggered_stop_entry_goes_on_at_market():
     bars = market((100, 102, 100, 101, 4), quiet(99, 100))
     out = run(bars, kind=OrderKind.STOP, price=101.0, entry_bars=2)

@@ -24,7 +24,7 @@ VENUE = Venue(
     rules=ExecutionRules.from_mapping(NSE.execution),
     costs=CostSchedule.from_mapping(NSE.costs),
     capital=NSE.capital,
-    lot_size=1.0,
+    lot_sizes=NSE.lot_sizes,
 )
 NEXT = date(2023, 1, 4)
 
