@@ -31,6 +31,7 @@ RULES = {
     "price_missing": "a price is missing, not a number or infinite",
     "price_not_positive": "a price is zero or negative",
     "volume_negative": "the volume is negative",
+    "counter_fell": "the day's volume so far is below an earlier one",
     "volume_not_a_number": "the volume is text or infinite",
     "oi_not_a_number": "the open interest is negative, text or infinite",
     "high_below_low": "the high is below the low",
@@ -227,7 +228,7 @@ class _Assessor:
     def after(self, session: date) -> date | None:
         """The next session that the lake has bars of, at most LOOK_BACK days later."""
         later = (session + DAY * n for n in range(1, LOOK_BACK + 1))
-        return next((day for day in later if _bar_tables(self.lake, day)), None)
+        return next((day for day in later if bar_tables(self.lake, day)), None)
 
     def assess(self, session: date, universe: Sequence[str] = ()) -> pl.DataFrame:
         instruments = self._held("instruments", session)
@@ -237,7 +238,7 @@ class _Assessor:
             self._held("arrivals", session),
             frozenset(instruments.filter(pl.col("kind") == "option")["symbol"]) if instruments.height else frozenset(),
         )
-        tables = _bar_tables(self.lake, session) or {"1m": "price_history"}
+        tables = bar_tables(self.lake, session) or {"1m": "price_history"}
         parts = [self._assess(interval, table, session, side) for interval, table in tables.items()]
         findings = pl.concat(parts) if len(parts) > 1 else parts[0]
         if self.lake.has("accepted_findings", session):
@@ -346,7 +347,7 @@ def _of_rows(interval: str, quarantine: pl.DataFrame, arrivals: pl.DataFrame) ->
         counts = held.group_by(pl.col("symbol").fill_null(WHOLE), "rule").agg(pl.len(), pl.col("origin").min())
         for symbol, rule, count, origin in counts.iter_rows():
             yield Finding(symbol, f"quarantined_{rule}", "info", count, f"rows held back, first from {origin}")
-    if arrivals.height and arrivals["out_of_order"].any():
+    if arrivals.height and (arrivals["out_of_order"] > 0).any():
         came = arrivals.filter(pl.col("interval") == interval)
         for symbol, count in came.group_by("symbol").agg(pl.col("out_of_order").sum()).iter_rows():
             if count:
@@ -389,7 +390,7 @@ def _with_accepted(findings: pl.DataFrame, accepted: pl.DataFrame) -> pl.DataFra
     )
 
 
-def _bar_tables(lake: Lake, session: date) -> dict[str, str]:
+def bar_tables(lake: Lake, session: date) -> dict[str, str]:
     """Interval to table, for those that hold bars of the session; minutes first, then by name."""
     names = sorted(name for name in lake.tables_with(session) if name.startswith("bars_"))
     minutes = {"1m": "price_history"} if lake.has("price_history", session) else {}

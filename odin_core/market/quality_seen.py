@@ -34,10 +34,10 @@ class Known(NamedTuple):
     session: date
     open: float
     close: float
-    range: float  # median true range, a ratio
     volume: float
+    turnover: float  # sum of close times volume
     bars: int
-    mark: tuple[float, ...]  # sums of its columns: equal for equal bars
+    mark: tuple[float, ...]  # sums of open, high, low, close and volume: equal for equal bars
     tail: int  # bars since its last gap; 0 where none reaches the close
 
 
@@ -147,6 +147,7 @@ def _summaries(seen: Seen) -> dict[str, Known]:
     breaks = r.is_first | (np.diff(r.slot, prepend=r.slot[0]) > 1)
     since = place - np.maximum.accumulate(np.where(breaks, place, 0)) + 1
     tail = np.where(g.expected[np.minimum(r.slot[last] + 1, len(g.trades))] == g.total, since[last], 0)
-    columns = (r.open[r.first], r.close[last], seen.moves.median, volume, r.count)
+    turnover = np.add.reduceat(np.nan_to_num(r.close * r.volume), r.first)
+    columns = (r.open[r.first], r.close[last], volume, turnover, r.count)
     values = zip(*(c.tolist() for c in columns), zip(*marks, strict=True), tail.tolist(), strict=True)
     return {symbol: Known(seen.session, *row) for symbol, row in zip(r.symbols, values, strict=True)}
