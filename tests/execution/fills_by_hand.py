@@ -87,7 +87,7 @@ def one_bar(trade: Trade, bar: Bar, order: Order, rules: ExecutionRules) -> None
         sell(trade, bar, order, rules, left, stop, None)
         return
     reached = bar.high >= target if long else bar.low <= target
-    if reached and when != "inside" and portion(trade.bought - trade.sold, left, rules) > 0:
+    if reached and when != "inside" and portion(trade.bought - trade.sold, left, order, rules) > 0:
         beyond = bar.open > target if long else bar.open < target
         trade.leaving = "TARGET"
         sell(trade, bar, order, rules, left, bar.open if beyond and when == "not" else target, target)
