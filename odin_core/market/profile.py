@@ -97,7 +97,7 @@ class MarketProfile:
     last_partition: date | None = None
     range_first: date | None = None
     range_last: date | None = None
-    interest_rates: tuple[tuple[date, float], ...] = ()  # (from when on, per year, continuously compounded), ascending
+    interest_rates: tuple[tuple[date, float], ...] = ()  # (decided on, per year, continuously compounded), ascending
 
     def __post_init__(self) -> None:
         ordered = self.calendar_first <= self.first_partition < self.calendar_last
@@ -122,10 +122,11 @@ class MarketProfile:
             raise BadProfile(self.name, field, getattr(self, field), rule)
 
     def interest_rate(self, day: date) -> float:
-        """The rate that held on a day, per year; what option prices are discounted with. Raises BadProfile for none."""
-        held = [rate for first, rate in self.interest_rates if first <= day]
-        self._require("interest_rates", bool(held), f"options need one that holds on {day}")
-        return held[-1]
+        """The rate per year that was decided last before a day (one of that day is not known at its open); what option
+        prices are discounted with. Raises BadProfile where there is none."""
+        known = [rate for decided, rate in self.interest_rates if decided < day]
+        self._require("interest_rates", bool(known), f"options need one that was decided before {day}")
+        return known[-1]
 
     def _require_centres(self) -> None:
         if self.centres:

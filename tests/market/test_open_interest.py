@@ -244,6 +244,12 @@ def test_a_market_without_interest_rates_is_told_so(january):
         open_interest_of(january, session, profile=load_profile("us"), calendar=CALENDAR)
 
 
+def test_an_interest_rate_is_known_from_the_day_after_its_decision():
+    """The Reserve Bank cut its repo rate from 6 % to 5.5 % on 2025-06-06."""
+    assert PROFILE.interest_rate(date(2025, 6, 6)) == 0.06
+    assert PROFILE.interest_rate(date(2025, 6, 9)) == 0.055
+
+
 def test_a_session_takes_well_under_a_second(january):
     assert pl.read_parquet(market_file(OPTIONS))["symbol"].n_unique() == 322
     tables_of(january, MONTHLY_EXPIRY)
