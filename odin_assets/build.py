@@ -7,6 +7,7 @@ from odin_assets.assets.features import feature_assets
 from odin_assets.assets.learning import weekly_assets
 from odin_assets.assets.loop import loop_asset
 from odin_assets.assets.market import market_assets
+from odin_assets.assets.reference import reference_assets
 from odin_assets.checks import market_checks
 from odin_assets.jobs import market_jobs, report_job, session_job
 from odin_assets.resources import OdinHome, duckdb_in_memory
@@ -19,6 +20,7 @@ def market_definitions(market: str) -> dg.Definitions:
     jobs = market_jobs(market)
     assets = [
         *market_assets(market),
+        *reference_assets(market),
         *feature_assets(market),
         loop_asset(market),
         *weekly_assets(market),

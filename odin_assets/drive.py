@@ -20,6 +20,7 @@ from odin_core.market.data import PRICES, MarketData
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
+    import polars as pl
     from dagster import DagsterInstance
 
 Clock = Callable[[], datetime]
@@ -32,6 +33,17 @@ class UnsoundBars(OdinError):
             f"the bars of {session} in {data.lake.path(PRICES, session)} break the rule that {rule}, so nothing was "
             f"decided on them: they were changed after they were stored. Delete that folder; a market that makes its "
             f"own bars brings them back by itself, others by an import"
+        )
+
+
+class ErrorsInBars(OdinError):
+    def __init__(self, market: str, session: date, found: "pl.DataFrame") -> None:
+        symbol, interval, rule, detail = found.select("symbol", "interval", "rule", "detail").row(0)
+        more = f" and {found.height - 1} more" if found.height > 1 else ""
+        super().__init__(
+            f"the bars of {session} have an error, so nothing was decided on them: {symbol} {interval} {rule} "
+            f"({detail}){more}. Import or fetch better ones, or say that they are right: "
+            f"odin data accept --market {market} --session {session} --symbol {symbol} --rule {rule} --why TEXT"
         )
 
 
@@ -237,12 +249,17 @@ def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) 
 
 
 def _unsound(life: Life, sessions: list[date]) -> OdinError | None:
-    """The first of the sessions whose bars break a rule, which is where the graph's blocking check stops a run."""
+    """The first of the sessions with bars that the graph's blocking checks stop a run at."""
     from odin_assets.assets.market import fault_of
+    from odin_core.market.quality import blocking
 
     data = MarketData.of(life.home, life.market, life.config)
-    faults = ((session, fault_of(data.bars(session))) for session in sessions)
-    return next((UnsoundBars(data, session, fault) for session, fault in faults if fault), None)
+    for session in sessions:
+        if fault := fault_of(data.bars(session)):
+            return UnsoundBars(data, session, fault)
+        if data.has(session) and (errors := blocking(data.defects(session))).height:
+            return ErrorsInBars(life.market, session, errors)
+    return None
 
 
 def _user_mistake(error: BaseException | None) -> OdinError | None:

@@ -6,6 +6,7 @@ from functools import lru_cache
 import dagster as dg
 
 from odin_assets.assets.loop import OUTPUTS
+from odin_assets.assets.reference import reference_names
 from odin_assets.instance import POOL
 from odin_assets.resources import OdinHome, now, users_mistakes
 
@@ -28,7 +29,7 @@ def market_jobs(market: str) -> list[dg.JobDefinition]:
 @lru_cache(maxsize=16)  # the schedule and the definitions must name the same object
 def session_job(market: str):
     """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
-    keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *LOOP_NAMES)]
+    keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *reference_names(market), *LOOP_NAMES)]
     return dg.define_asset_job(
         session_job_name(market),
         selection=dg.AssetSelection.assets(*keys),

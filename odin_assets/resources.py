@@ -80,7 +80,7 @@ def users_mistakes():
     except OdinError as error:
         wanted = [name for kind in source_kinds() for name in secrets_of(kind)]
         said = redacted(str(error), read_secrets(os.environ), wanted)
-        raise dg.Failure(said, allow_retries=False) from None if said != str(error) else error
+        raise dg.Failure(said, allow_retries=False) from (error if said == str(error) else OdinError(said))
 
 
 def duckdb_in_memory() -> DuckDBResource:

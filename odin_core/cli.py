@@ -150,7 +150,7 @@ def report(home: Path, market: str, life_id: str | None) -> None:
     click.echo(str(write_report(chosen)[0]))
 
 
-for command in (fetch, check, actions, fundamentals):
+for command in (fetch, check, login, tap, compact, actions, fundamentals, quality, accept):
     data.add_command(command)
 for group in (data, database, dataset, life, registry):
     cli.add_command(group)

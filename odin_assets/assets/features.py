@@ -2,16 +2,19 @@
 
 import dagster as dg
 
+from odin_assets.assets.reference import reference_names
 from odin_assets.partitions import ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, tell, users_mistakes
 from odin_core.features.catalogue import features_version
 
 
 def feature_assets(market: str) -> list[dg.AssetsDefinition]:
+    actions = [name for name in reference_names(market) if name == "corporate_actions"]  # earlier prices are adjusted
+
     @dg.asset(
         key_prefix=market,
         partitions_def=partitions_of(market).sessions,
-        deps=[dg.AssetKey([market, "price_history"])],
+        deps=[dg.AssetKey([market, name]) for name in ("price_history", "data_quality", *actions)],
         backfill_policy=ONE_RUN,
         group_name="features",
         owners=["team:research"],

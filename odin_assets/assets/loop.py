@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from odin_assets.assets.learning import log_week
+from odin_assets.assets.reference import reference_names
 from odin_assets.instance import POOL
 from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, now, tell, users_mistakes
@@ -30,6 +31,14 @@ OUTPUTS = {  # what each holds and what it needs of the same session
     "phase_state": ("Phase, exploration, equity and the reasons for all of it; one row.", ("replay_buffer",)),
     "recommendations": ("The plan made at this close for the next session.", ("features", "phase_state")),
 }
+REFERENCE = {  # and where the market has it: actions change positions, fundamentals filter the universe
+    "executions": ("corporate_actions",),
+    "recommendations": ("fundamentals",),
+}
+REFERENCE = {  # and where the market has it: actions change positions, fundamentals filter the universe
+    "executions": ("corporate_actions",),
+    "recommendations": ("fundamentals",),
+}
 SHOWN = {
     "executions": ("trades", "session_return"),
     "replay_buffer": ("taken", "skipped", "rejected", "reward"),
@@ -42,10 +51,12 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
     def key(name: str) -> dg.AssetKey:
         return dg.AssetKey([market, name])
 
+    has = reference_names(market)
+    besides = {name: [key(n) for n in needed if n in has] for name, needed in REFERENCE.items()}
     specs = [
         dg.AssetSpec(
             key(name),
-            deps=[*map(key, same_session), dg.AssetDep(key(name), partition_mapping=BEFORE)],
+            deps=[*map(key, same_session), *besides.get(name, []), dg.AssetDep(key(name), partition_mapping=BEFORE)],
             description=description,
             group_name="loop",
             owners=["team:trading"],

@@ -1,39 +1,65 @@
-"""Group market: minute bars by session, what is wrong with them, and what else is known of the instruments.
+"""Group market: minute bars by session, and what is wrong with them. What else is known of the instruments (corporate
+actions, fundamentals, open interest) is `assets.reference`.
 
 A market whose source can be asked brings in what is missing when `price_history` is materialised; others show what
-`odin data import` brought. Which assets a market has follows from its profile: a synthetic one has no corporate
-actions, and only one with `options` has an option chain."""
+`odin data import` brought."""
+
+import base64
+from typing import TypedDict
 
 import dagster as dg
 import polars as pl
 
 from odin_assets.partitions import ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, around, tell, users_mistakes
+from odin_core.lake import write_text
 from odin_core.market.bars import BARS, KEY
 from odin_core.market.fetching import FetchProgress, can_fetch, fetch_market
 from odin_core.market.profile import load_profile
+from odin_core.market.quality import FINDINGS, blocking
+from odin_core.market.quality_report import quality_report as write_up
+from odin_core.market.tap import compact
 
-OWNERS = ["team:market-data"]
+NAMED = 20  # findings that a check's metadata spells out
 
 
-def market_assets(market: str) -> list[dg.AssetsDefinition]:
-    profile = load_profile(market)
-    shared = {
+class OfMarket(TypedDict):
+    key_prefix: str
+    partitions_def: dg.PartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+    group_name: str
+    owners: list[str]
+    kinds: set[str]
+
+
+def of_market(market: str) -> OfMarket:
+    """What every asset of this group says of itself."""
+    return {
         "key_prefix": market,
         "partitions_def": partitions_of(market).sessions,
         "backfill_policy": ONE_RUN,
         "group_name": "market",
-        "owners": OWNERS,
+        "owners": ["team:market-data"],
         "kinds": {"parquet", "polars"},
     }
+
+
+def market_assets(market: str) -> list[dg.AssetsDefinition]:
+    profile = load_profile(market)
     sound = dg.AssetCheckSpec(
         "bars_are_sound",
         asset=dg.AssetKey([market, "price_history"]),
         blocking=True,
         description="Schema, key and OHLC order hold in every session of the run.",
     )
+    usable = dg.AssetCheckSpec(
+        "no_error_found",
+        asset=dg.AssetKey([market, "data_quality"]),
+        blocking=True,
+        description="No session of the run has a finding of severity error that nobody accepted.",
+    )
 
-    @dg.asset(**shared, code_version="2", check_specs=[sound])
+    @dg.asset(**of_market(market), code_version="2", check_specs=[sound])
     def price_history(context: dg.AssetExecutionContext, odin: OdinHome) -> dg.MaterializeResult:
         """One-minute bars of the universe, raw, stamped with their start and usable from their end (`known_at`).
 
@@ -57,20 +83,62 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
         check = dg.AssetCheckResult(check_name="bars_are_sound", passed=not unsound, metadata={"sessions": unsound})
         return dg.MaterializeResult(check_results=[check])
 
-    @dg.asset(**shared, code_version="1", deps=[price_history])
-    def data_quality(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
-        """Gaps, stale repeats, outliers, few bars: one row per finding and session."""
+    @dg.asset(**of_market(market), code_version="2", deps=[price_history], check_specs=[usable])
+    def data_quality(context: dg.AssetExecutionContext, odin: OdinHome) -> dg.MaterializeResult:
+        """What is wrong with the bars, one row per finding: gaps, bad ticks, jumps, stale repeats, late data.
+
+        An error stops what follows until it is mended, or accepted with `odin data accept`."""
+        errors: list[str] = []
         with users_mistakes():
             data = odin.data(market)
             for key in context.partition_keys:
-                findings = data.defects(session_of(key)) if data.has(session_of(key)) else None
+                has_bars = data.has(session_of(key))
+                findings = data.defects(session_of(key)) if has_bars else FINDINGS.to_frame()
+                bad = blocking(findings)
+                errors += [f"{key} {symbol} {rule}" for symbol, rule in bad.select("symbol", "rule").rows()]
+                severities = dict(findings["severity"].value_counts().iter_rows())
                 numbers = {
-                    "findings": 0 if findings is None else findings.height,
-                    "has_bars": int(findings is not None),
+                    "has_bars": int(has_bars),
+                    "findings": findings.height,
+                    "warnings": severities.get("warning", 0),
+                    "errors": bad.height,
                 }
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
+        facts = {"errors": len(errors), "first": errors[:NAMED]}
+        check = dg.AssetCheckResult(check_name="no_error_found", passed=not errors, metadata=facts)
+        return dg.MaterializeResult(check_results=[check])
 
-    return [price_history, data_quality]
+    @dg.asset(
+        key_prefix=market,
+        deps=[dg.AssetDep(data_quality, partition_mapping=dg.AllPartitionMapping())],
+        group_name="market",
+        owners=["team:market-data"],
+        kinds={"matplotlib"},
+        code_version="1",
+    )
+    def quality_report(odin: OdinHome) -> dg.MaterializeResult:
+        """What there is of the bars, what is wrong with them and what to do about it, with a picture of the coverage."""
+        with users_mistakes():
+            data = odin.data(market)
+            have = data.sessions()
+            if not have:
+                return dg.MaterializeResult(metadata={"status": "no bars yet"})
+            report = write_up(data.lake, profile, data.calendar, have[0], have[-1])
+            page = odin.open().reports / f"quality_{market}.html"
+            write_text(report.html, page)
+        picture = base64.b64encode(report.picture).decode()
+        return dg.MaterializeResult(
+            metadata={
+                "summary": dg.MetadataValue.md(report.markdown),
+                "coverage": dg.MetadataValue.md(f"![coverage](data:image/png;base64,{picture})"),
+                "page": dg.MetadataValue.path(str(page)),
+                "errors": report.blocked.height,
+                "sessions": len(report.stored),
+                "sessions_without_bars": len(report.missing),
+            }
+        )
+
+    return [price_history, data_quality, quality_report]
 
 
 def _fetch(context: dg.AssetExecutionContext, market: str, odin: OdinHome) -> None:
@@ -80,9 +148,15 @@ def _fetch(context: dg.AssetExecutionContext, market: str, odin: OdinHome) -> No
     def say(step: FetchProgress) -> None:
         context.log.info(f"{step.window} {step.symbol}: {step.done} of {step.total}")
 
+    profile, sessions = load_profile(market), [session_of(key) for key in context.partition_keys]
     with home.writer(f"fetching {market}"):
-        sessions = [session_of(key) for key in context.partition_keys]
-        report = fetch_market(home, load_profile(market), around(), sessions, progress=say)
+        if (home.tap / market).is_dir():  # first what was tapped, then the vendor's own bars in its place
+            calendar, lake = odin.data(market).calendar, home.lake(market)
+            for session in sessions:
+                tapped = compact(home.tap, market, lake=lake, calendar=calendar, session=session)
+                if tapped.pages:
+                    context.log.info(tapped.to_text())
+        report = fetch_market(home, profile, around(), sessions, progress=say)
     context.log.info(report.to_text())
     for symbol, why in report.refused.items():
         context.log.warning(f"{symbol}: {why}")

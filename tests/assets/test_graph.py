@@ -11,6 +11,7 @@ import dagster as dg
 import drivers
 import pytest
 
+from odin_assets.assets.reference import reference_names
 from odin_assets.definitions import defs
 from odin_assets.partitions import partitions_of
 from odin_assets.resources import OdinHome
@@ -23,7 +24,7 @@ PARTITIONED = [key for key in KEYS if GRAPH.get(key).partitions_def]
 LOADS_NONE_OF = ("torch", "stable_baselines3", "lightgbm", "sklearn", "evidently", "mlflow", "matplotlib", "shap")
 NUMBERS = {  # asset → what Dagit plots of each session
     "price_history": {"rows", "symbols", "volume"},
-    "data_quality": {"findings", "has_bars"},
+    "data_quality": {"findings", "warnings", "errors", "has_bars"},
     "features": {"symbols", "complete", "volatility_ratio"},
     "executions": {"trades", "session_return"},
     "replay_buffer": {"taken", "skipped", "rejected", "reward"},
@@ -49,9 +50,12 @@ def test_the_graph_has_an_order():
     assert sorted(order) == sorted(GRAPH.toposorted_asset_keys) == KEYS
 
 
-def test_every_market_has_the_same_assets():
+def test_every_market_has_the_same_assets_and_one_of_real_bars_its_reference_data():
     by_market = {market: {key.path[1] for key in KEYS if key.path[0] == market} for market in profile_names()}
-    assert by_market["demo"] == by_market["nse"]
+    assert {"crypto", "demo", "futures", "indices", "metals", "nse", "nse_options", "us"} <= set(by_market)
+    for market, assets in by_market.items():
+        assert assets - by_market["demo"] == set(reference_names(market))
+    assert reference_names("nse_options") == ["corporate_actions", "fundamentals", "open_interest"]
     assert {"price_history", "features", *drivers.LOOP_NAMES, *drivers.WEEKLY_ASSETS, "catalog"} <= by_market["demo"]
 
 
