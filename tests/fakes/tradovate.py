@@ -98,6 +98,9 @@ class FakeTradovate:
     def plan(self, path: str, *faults: Reply | str) -> None:
         self._plans[path.lower()] += faults
 
+    def forget_plans(self) -> None:
+        self._plans.clear()
+
     def penalty(self, seconds: float, *, captcha: bool = False) -> Reply:
         """HTTP 200 that wants its ticket back after `seconds`."""
         ticket = f"ticket-{next(self._numbers)}"

@@ -177,6 +177,21 @@ def test_a_disk_that_fails_for_a_while_costs_nothing(tmp_path: Path, caplog: pyt
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) == 1
 
 
+def test_of_a_batch_that_fails_half_way_only_the_rest_is_written_again(tmp_path: Path) -> None:
+    midnight = datetime(2024, 12, 3, tzinfo=UTC)
+    offered = walk(200, midnight - 100 * SECOND, SECOND)
+    in_the_way = tmp_path / "crypto" / "date=2024-12-03"
+    in_the_way.parent.mkdir()
+    in_the_way.write_text("a file where the folder should be")
+    with opened(tmp_path, "crypto", seconds=0.01) as tap:
+        tap.offer(offered)
+        wait_for(lambda: tap.counts().written == 100)
+        in_the_way.unlink()
+        wait_for(lambda: tap.counts().written == 200)
+    assert_frame_equal(tapped(tmp_path), offered)
+    assert [file.parts[-3] for file in batches(tmp_path)] == ["date=2024-12-02", "date=2024-12-03"]
+
+
 def test_what_cannot_be_written_at_the_end_is_an_error_and_in_the_journal(tmp_path: Path, lake: Lake) -> None:
     in_the_way = tmp_path / "nse" / f"date={SESSION}"
     in_the_way.parent.mkdir()
@@ -227,6 +242,17 @@ def test_a_session_that_begins_the_day_before_is_put_together_from_two_dates(tmp
     assert sum(report.ticks for report in reports) == offered.height
     held_back = pl.concat([lake.read("quarantine", day) for day in lake.sessions("quarantine")])
     assert set(held_back["rule"]) == {"outside_hours"}  # before the open of Sunday, and in the hour's break
+
+
+def test_rows_hours_before_the_open_are_held_back_with_their_session(tmp_path: Path, lake: Lake) -> None:
+    open_at = NSE.hours(SESSION).open  # 03:45 UTC
+    with opened(tmp_path) as tap:
+        tap.offer(ticks([("AAA", open_at - timedelta(hours=4), 1.0, 1.0), ("AAA", open_at, 2.0, 1.0)]))
+    assert compact(tmp_path, "nse", lake=lake, calendar=NSE, session=SESSION).ticks == 2
+    assert lake.read("quarantine", SESSION).select("rule", "ts").rows() == [
+        ("outside_hours", open_at - timedelta(hours=4))
+    ]
+    assert lake.read("price_history", SESSION).height == 1
 
 
 def test_compacting_again_writes_nothing_and_with_more_ticks_it_completes(tmp_path: Path, lake: Lake) -> None:

@@ -8,6 +8,7 @@ bars one answer holds is its own, changing choice, so a range is walked from its
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import polars as pl
@@ -112,13 +113,11 @@ class Tradovate:
         connection is made anew; what was traded meanwhile is in no tick. Raises SourceUnavailable, TokenExpired."""
         names = {contract["id"]: contract["name"] for contract in self._contracts(symbols)}
 
-        def again() -> None:
-            listen = lambda: self._listen(names, on_ticks, stop)  # noqa: E731
-            with_retries(listen, kind=KIND, what="live quotes", around=self._around)
-
+        tickets = {symbol: dict[str, str]() for symbol in names.values()}
+        listen = partial(self._listen, names, tickets, on_ticks, stop)
         try:
             while not stop():
-                self._rest.with_login(again)
+                self._rest.with_login(partial(with_retries, listen, kind=KIND, what="live quotes", around=self._around))
         finally:
             self._hang_up()
 
@@ -153,7 +152,7 @@ class Tradovate:
             self._pace.wait()
             return self._heard(lambda feed: feed.chart(body, what, ticket))
 
-        retried = lambda: with_retries(once, kind=KIND, what=what, around=self._around)  # noqa: E731
+        retried = partial(with_retries, once, kind=KIND, what=what, around=self._around)
         return _bars(symbol, self._rest.with_login(retried))
 
     def _heard(self, use: Callable[[Feed], Any]) -> Any:
@@ -172,7 +171,11 @@ class Tradovate:
             self._feed = None
 
     def _listen(
-        self, names: Mapping[int, str], on_ticks: Callable[[pl.DataFrame], None], stop: Callable[[], bool]
+        self,
+        names: Mapping[int, str],
+        tickets: Mapping[str, dict[str, str]],
+        on_ticks: Callable[[pl.DataFrame], None],
+        stop: Callable[[], bool],
     ) -> None:
         """Until `stop`, or until a connection that has brought quotes is lost."""
         heard = False
@@ -180,7 +183,7 @@ class Tradovate:
         def listen(feed: Feed) -> None:
             nonlocal heard
             for symbol in names.values():
-                feed.ask("md/subscribeQuote", {"symbol": symbol}, f"quotes of {symbol}", ticket)
+                feed.ask("md/subscribeQuote", {"symbol": symbol}, f"quotes of {symbol}", tickets[symbol])
             trades = _Trades(names)
             while not stop():
                 self._rest.login()  # renewed in time, or the vendor ends the session
@@ -189,7 +192,6 @@ class Tradovate:
                 if (ticks := trades.among(quotes)).height:
                     on_ticks(ticks)
 
-        ticket: dict[str, str] = {}
         try:
             self._heard(listen)
         except PassingFault as fault:

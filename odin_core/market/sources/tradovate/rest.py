@@ -102,6 +102,7 @@ class Rest:
             raise NotThere(KIND, what, text[:200] or "status 404")
         if status != 200 or said.get("errorText") or said.get("violations"):
             raise SourceRefused(KIND, what, text[:200] or f"status {status}")
+        ticket.clear()  # it was for this request
         return content
 
     def _sign_in(self) -> Login:
