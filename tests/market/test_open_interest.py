@@ -2,6 +2,7 @@
 
 import time
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,11 @@ from polars.testing import assert_frame_equal
 from realdata import market_file
 
 from odin_core.lake import Lake
+from odin_core.market.barfiles import Said
 from odin_core.market.bars import BARS, MINUTE, UTC
 from odin_core.market.calendar import session_calendar
 from odin_core.market.contracts import contracts_of
+from odin_core.market.importing import import_files
 from odin_core.market.open_interest import (
     INDIA_VIX,
     OPEN_INTEREST,
@@ -256,3 +259,29 @@ def test_a_session_takes_well_under_a_second(january):
     started = time.process_time()
     tables_of(january, MONTHLY_EXPIRY)
     assert time.process_time() - started < 2.0  # of all threads; about 0.1 s of wall clock on two quiet cores
+
+
+def test_files_that_were_imported_give_the_same_tables(tables, end_of_day, tmp_path):
+    lake, days = Lake(tmp_path / "lake"), (date(2024, 1, 15), date(2024, 1, 16))
+    minutes = []
+    for name in (OPTIONS, FUTURES):
+        rows = pl.read_parquet(market_file(name)).filter(pl.col("ts").dt.date().is_in(days))
+        rows.write_parquet(tmp_path / name)
+        minutes.append(tmp_path / name)
+    import_files(minutes, lake=lake, calendar=CALENDAR)
+    import_files([market_file("nse_options_eod.parquet")], lake=lake, calendar=CALENDAR, said=Said(interval="day"))
+    for day, expected in ((days[1], tables[days[1]]), (EOD_DAY, end_of_day[1])):
+        assert lake.has("instruments", day)
+        found = tables_of(lake, day)
+        assert_frame_equal(found.chain, expected.chain, check_exact=True)
+        assert_frame_equal(found.series, expected.series, check_exact=True)
+
+
+def test_the_example_in_the_docs_runs(january, tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("data/lake").mkdir(parents=True)
+    Path("data/lake/nse_options").symlink_to(january.root)
+    page = (Path(__file__).parents[2] / "docs" / "options.md").read_text()
+    names = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    assert_frame_equal(names["tables"].series, tables[MONTHLY_EXPIRY].series)
