@@ -277,6 +277,12 @@ def test_a_fault_that_does_not_pass_is_told_after_six_attempts(vendor: FakeKite,
     assert len(vendor.asked(HISTORY)) == 6
 
 
+def test_an_error_inside_a_reply_is_told_in_the_vendors_words(vendor: FakeKite) -> None:
+    vendor.fail(*[PASSING["200 with an error inside"]] * 6, on=HISTORY)
+    with pytest.raises(SourceUnavailable, match="Too many requests"):
+        source(vendor).bars(["RELIANCE"], "1m", OPEN, CLOSE)
+
+
 def test_the_vendor_is_left_alone_as_long_as_it_asks(vendor: FakeKite, clock: Clock) -> None:
     vendor.fail(PASSING["429 that says how long"], on=HISTORY)
     source(vendor).bars(["RELIANCE"], "1m", OPEN, CLOSE)

@@ -255,6 +255,12 @@ def test_every_other_request_is_tried_again_too(vendor: FakeTradeLocker, on: str
     assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
 
 
+def test_an_error_inside_a_reply_is_told_in_the_vendors_words(vendor: FakeTradeLocker) -> None:
+    vendor.fail(*[PASSING["200 with an error inside"]] * 6, on=HISTORY)
+    with pytest.raises(SourceUnavailable, match="answered with an error: Internal error"):
+        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+
+
 def test_the_vendor_is_left_alone_as_long_as_it_asks(vendor: FakeTradeLocker, clock: Clock) -> None:
     vendor.fail(PASSING["429 that says how long"], on=HISTORY)
     source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
