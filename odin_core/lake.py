@@ -108,7 +108,7 @@ def write_parquet(frame: pl.DataFrame, path: Path, metadata: dict[str, str] | No
 def read_parquet(path: Path) -> pl.DataFrame:
     try:
         return pl.read_parquet(path, hive_partitioning=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:  # some damage makes it panic
         raise PartitionUnreadable(path, str(error).splitlines()[0]) from error
 
 

@@ -107,7 +107,7 @@ def run_blind(folder: Path, after: Edit, look: Look = day_of) -> tuple[Life, str
         data = small_market(life.home, life.config, edit=cut(rough(plain_edge()), after, session))
         day = look(life, data, session)
         state, record = fold.advance(state, day, rules)
-        write_session(life, day, record)
+        write_session(life, data, day, record, state.window)
         difference = first_difference(tables(life, [session]), tables(original, [session]))
         if difference:
             return life, difference

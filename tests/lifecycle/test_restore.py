@@ -48,7 +48,7 @@ def test_the_state_read_back_after_any_session_is_the_one_in_memory(tmp_path: Pa
     for session in data.calendar.sessions(FIRST, CLIMBED):
         day = day_of(life, data, session)
         state, record = fold.advance(state, day, rules)
-        write_session(life, day, record)
+        write_session(life, data, day, record, state.window)
         seen.add((state.phase, state.champion is not None, state.positions.height > 0, day.bars.is_empty()))
         if session.weekday() in (0, 1, 4):  # a look at every session takes seconds more
             fresh = MarketData(data.lake, data.profile)  # no generator, no memory: only files

@@ -1,0 +1,146 @@
+"""`odin dataset`: exports and training windows, what they hold and whether they are still what they were."""
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from odin_core import text
+from odin_core.commands.common import SESSION, as_json, common, emit
+
+if TYPE_CHECKING:
+    from odin_core.datasets.exporting import Form
+    from odin_core.datasets.registry import Registered
+
+
+@click.group()
+def dataset() -> None:
+    """Datasets: exports and training windows, versioned by their content.
+
+    DATASET is a version, its beginning, or the folder of an export."""
+
+
+@dataset.command("list")
+@common
+@as_json
+def list_datasets(home: Path, market: str, json_output: bool) -> None:
+    """Every dataset of the home, of all markets: exports and what lives were trained on."""
+    from odin_core.datasets.registry import datasets
+    from odin_core.home import open_home
+
+    rows = [entry.to_row() for entry in datasets(open_home(home, create=False))]
+    shown = [row | {"tables": ", ".join(row["tables"])} for row in rows]
+    emit({"datasets": rows}, json_output, lambda _: text.table(shown))
+
+
+@dataset.command("show")
+@click.argument("name", metavar="DATASET")
+@common
+@as_json
+def show(name: str, home: Path, market: str, json_output: bool) -> None:
+    """A dataset's manifest: sessions, tables, symbols, sources, how complete its columns are; --json: every file."""
+    import json
+
+    manifest, copies = _found(home, name)
+    whole: dict[str, Any] = json.loads(manifest.to_json()) | {"copies": [str(copy) for copy in copies]}
+    short = {key: whole[key] for key in ("version", "kind", "market", "form", "first", "last", "life", "copies")}
+    short |= {"symbols": ", ".join(manifest.symbols), "tables": manifest.tables}
+    short |= {"sources": manifest.sources and list(manifest.sources), "completeness": dict(manifest.completeness)}
+    short |= {"features_version": manifest.features_version, "code_version": manifest.code_version}
+    emit(whole if json_output else short, json_output, text.table_of_values)
+
+
+@dataset.command("verify")
+@click.argument("name", metavar="DATASET")
+@common
+@as_json
+def verify(name: str, home: Path, market: str, json_output: bool) -> None:
+    """Read every file again: status 1, and the names, where one changed, is gone or was not there."""
+    from odin_core.datasets.checking import verify as differences
+
+    manifest, copies = _found(home, name)
+    found = {str(root): differences(manifest, root) for root in copies}
+    sound = not any(found.values())
+    result = {
+        "version": manifest.version, "files": len(manifest.files), "sound": sound,
+        "copies": {root: [difference._asdict() for difference in of] for root, of in found.items()},
+    }  # fmt: skip
+    lines = [f"{manifest.version}: {len(manifest.files)} files, {manifest.rows:,} rows"]
+    for root, of in found.items():
+        lines.append(f"{root}: {'as it was' if not of else f'{len(of)} files are not as they were'}")
+        lines += [f"  {difference.to_text()}" for difference in of]
+    emit(result, json_output, lambda _: "\n".join(lines))
+    sys.exit(0 if sound else 1)
+
+
+@dataset.command("diff")
+@click.argument("first")
+@click.argument("second")
+@common
+@as_json
+def diff(first: str, second: str, home: Path, market: str, json_output: bool) -> None:
+    """What differs between two datasets."""
+    from odin_core.datasets.comparing import compare
+
+    comparison = compare(_found(home, first).manifest, _found(home, second).manifest)
+    emit(comparison.to_dict(), json_output, lambda _: comparison.to_text())
+
+
+@dataset.command("export")
+@common
+@click.option("--to", "folder", required=True, type=click.Path(path_type=Path), help="A new folder for it.")
+@click.option("--tables", help="Comma-separated, a life's too; default: all of the market's.")
+@click.option("--start", type=SESSION, help="First session; default: the first there is.")
+@click.option("--end", type=SESSION, help="Last session; default: the last there is.")
+@click.option("--symbols", help="Comma-separated; default: all.")
+@click.option("--format", "form", type=click.Choice(["parquet", "csv"]), default="parquet", show_default=True)
+@as_json
+def export(
+    home: Path,
+    market: str,
+    folder: Path,
+    tables: str | None,
+    start: date | None,
+    end: date | None,
+    symbols: str | None,
+    form: "Form",
+    json_output: bool,
+) -> None:
+    """Write tables of the market, and of its current life, into a folder that says itself what it is."""
+    from odin_core.datasets.exporting import Selection
+    from odin_core.datasets.exporting import export as write
+    from odin_core.home import open_home
+    from odin_core.lifecycle import life as lives
+    from odin_core.lifecycle.config import LifeConfig
+    from odin_core.lifecycle.run import code_version
+    from odin_core.market.data import MarketData
+
+    opened = open_home(home, create=False)
+    life = lives.current(opened, market)
+    selection = Selection(tables=_names(tables), first=start, last=end, symbols=_names(symbols), form=form)
+    with text.progress_bar("export", sys.stderr.isatty()) as progress:
+        manifest = write(
+            opened,
+            MarketData.of(opened, market, life.config if life else LifeConfig()),
+            life,
+            selection,
+            folder,
+            code_version(),
+            progress,
+        )
+    result = {"version": manifest.version, "folder": folder.absolute(), "tables": manifest.tables}
+    emit(result, json_output, text.table_of_values)
+
+
+def _names(listed: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in listed.split(",") if part.strip()) if listed else ()
+
+
+def _found(home: Path, name: str) -> "Registered":
+    """The dataset that a name means: the folder of an export, which needs no home, or a version in the registry."""
+    from odin_core.datasets.registry import find, in_folder
+    from odin_core.home import open_home
+
+    return in_folder(Path(name)) or find(open_home(home, create=False), name)
