@@ -5,7 +5,7 @@ closes) come from `exchange_calendars`, corrections from the profile; both ends 
 the clock's. The rules are applied here by numpy: the library's own loop takes most of a second for twelve years."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,14 +48,16 @@ class SessionCalendar:
     """The sessions of one market between two bounds. Immutable; obtain it from `session_calendar`."""
 
     def __init__(
-        self, market: str, hours: dict[date, Hours], halts: dict[date, tuple[Hours, ...]], first: date, last: date
-    ) -> None:
+        self, market: str, times: Mapping[date, "LocalTimes"], halts: Mapping[date, tuple[Hours, ...]],
+        first: date, last: date,
+    ) -> None:  # fmt: skip
         self.market = market
         self.first = first
         self.last = last
-        self._sessions = sorted(hours)
-        self._hours = hours
+        self._sessions = sorted(times)
+        self._times = times
         self._halts = halts
+        self._hours: dict[date, Hours] = {}
 
     def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
         """Sessions within first..last, both included, ascending; empty where first > last. Default: the bounds.
@@ -67,12 +69,12 @@ class SessionCalendar:
         """Dates within first..last, both included, that are no session, ascending. Raises OutsideCalendar."""
         first, last = self._range(first, last)
         days = (last - first).days + 1
-        return [day for day in (first + DAY * i for i in range(days)) if day not in self._hours]
+        return [day for day in (first + DAY * i for i in range(days)) if day not in self._times]
 
     def is_session(self, day: date) -> bool:
         """Whether the market trades on a date. Raises OutsideCalendar."""
         self._inside(day)
-        return day in self._hours
+        return day in self._times
 
     def require(self, day: date) -> date:
         """The date itself. Raises NotASession (with the nearest before and after) or OutsideCalendar."""
@@ -92,7 +94,9 @@ class SessionCalendar:
 
     def hours(self, session: date) -> Hours:
         """Open and close of a session, UTC. Raises NotASession."""
-        return self._hours[self.require(session)]
+        if session not in self._hours:
+            self._hours[session] = self._times[self.require(session)].hours(session)
+        return self._hours[session]
 
     def halts(self, session: date) -> tuple[Hours, ...]:
         """Hours within a session in which the whole market stood still, UTC, ascending; nearly always none.
@@ -137,8 +141,7 @@ def session_calendar(profile: MarketProfile) -> SessionCalendar:
     return _build(
         profile.name,
         profile.calendar,
-        ZoneInfo(profile.timezone),
-        _Regular(profile.open, profile.close, profile.opens_day_before),
+        LocalTimes(profile.open, profile.close, ZoneInfo(profile.timezone), profile.opens_day_before),
         (profile.calendar_first, profile.calendar_last),
         profile.special_sessions,
         profile.non_sessions,
@@ -146,74 +149,111 @@ def session_calendar(profile: MarketProfile) -> SessionCalendar:
     )
 
 
-class _Regular(NamedTuple):
-    """The local hours of most sessions; `day_before`: hours that span midnight end on the session's date."""
+class LocalTimes(NamedTuple):
+    """A session's hours on the market's clock. `day_before`: hours that span midnight end on the session's date."""
 
     open: time
     close: time
+    zone: ZoneInfo
     day_before: bool
+
+    def hours(self, day: date) -> Hours:
+        opens_on = closes_on = day
+        if self.close <= self.open:
+            opens_on, closes_on = (day - DAY, day) if self.day_before else (day, day + DAY)
+        return Hours(_instant(opens_on, self.open, self.zone), _instant(closes_on, self.close, self.zone))
 
 
 @lru_cache(maxsize=16)
 def _build(
     market: str,
     calendar: str,
-    zone: ZoneInfo,
-    regular: _Regular,
+    regular: LocalTimes,
     bounds: tuple[date, date],
     special: tuple[SpecialSession, ...],
     closed: tuple[date, ...],
     halts: tuple[Halt, ...],
 ) -> SessionCalendar:
     first, last = bounds
-    rules = _library_rules(market, calendar, first, last)
-    times = {day: (regular.open, regular.close) for day in _open_days(rules, first, last)}
-    opens = _special_times(rules, rules.special_opens, rules.special_opens_adhoc, zone, bounds)
-    closes = _special_times(rules, rules.special_closes, rules.special_closes_adhoc, zone, bounds)
+    try:
+        rules = _library_rules(calendar, first, last)
+    except _NotInLibrary as mistake:
+        raise BadProfile(market, mistake.field, mistake.value, mistake.rule) from None
+    times = dict.fromkeys(rules.days, regular)
+    opens, closes = (_in_zone(found, rules.zone, regular.zone) for found in (rules.opens, rules.closes))
     for day in times.keys() & (opens.keys() | closes.keys()):
-        times[day] = (opens.get(day, regular.open), closes.get(day, regular.close))
-    times |= {s.date: (s.open, s.close) for s in special if first <= s.date <= last}
-    at = {day: _hours(day, *times[day], zone, regular.day_before) for day in times.keys() - set(closed)}
-    return SessionCalendar(market, at, _halts(market, halts, at, zone, bounds), first, last)
-
-
-def _hours(day: date, start: time, end: time, zone: ZoneInfo, day_before: bool) -> Hours:
-    opens_on = closes_on = day
-    if end <= start:
-        opens_on, closes_on = (day - DAY, day) if day_before else (day, day + DAY)
-    return Hours(_instant(opens_on, start, zone), _instant(closes_on, end, zone))
+        times[day] = regular._replace(open=opens.get(day, regular.open), close=closes.get(day, regular.close))
+    times |= {s.date: regular._replace(open=s.open, close=s.close) for s in special if first <= s.date <= last}
+    for day in closed:
+        times.pop(day, None)
+    return SessionCalendar(market, times, _halts(market, halts, times, bounds), first, last)
 
 
 def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
     return datetime.combine(day, at, zone).astimezone(UTC)
 
 
+def _in_zone(found: Mapping[date, time], theirs: ZoneInfo, zone: ZoneInfo) -> dict[date, time]:
+    """The library's times are of its own zone: noon in Chicago is 13:00 in New York."""
+    if theirs == zone:
+        return dict(found)
+    return {day: datetime.combine(day, at, theirs).astimezone(zone).time() for day, at in found.items()}
+
+
 def _halts(
-    market: str, halts: tuple[Halt, ...], hours: dict[date, Hours], zone: ZoneInfo, bounds: tuple[date, date]
+    market: str, halts: tuple[Halt, ...], times: Mapping[date, LocalTimes], bounds: tuple[date, date]
 ) -> dict[date, tuple[Hours, ...]]:
     """Halts within the bounds, by session. Raises BadProfile for one that does not lie inside a session."""
     found: dict[date, tuple[Hours, ...]] = {}
     first, last = bounds
     for halt in sorted((h for h in halts if first <= h.date <= last), key=lambda h: (h.date, h.start)):
-        span = Hours(_instant(halt.date, halt.start, zone), _instant(halt.date, halt.end, zone))
-        session = hours.get(halt.date)
-        if session is None or not session.open <= span.open < span.close <= session.close:
+        local = times.get(halt.date)
+        span = local and Hours(*(_instant(halt.date, edge, local.zone) for edge in (halt.start, halt.end)))
+        session = local and local.hours(halt.date)
+        if span is None or session is None or not session.open <= span.open < span.close <= session.close:
             raise BadProfile(market, "halts", f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
         found[halt.date] = (*found.get(halt.date, ()), span)
     return found
 
 
-def _library_rules(market: str, calendar: str, first: date, last: date) -> "ExchangeCalendar":
+class _Rules(NamedTuple):
+    """What the library says between two dates: open days, and local opens and closes that differ from the usual."""
+
+    days: list[date]
+    opens: dict[date, time]
+    closes: dict[date, time]
+    zone: ZoneInfo
+
+
+class _NotInLibrary(ValueError):
+    def __init__(self, field: str, value: str, rule: str) -> None:
+        super().__init__(rule)
+        self.field, self.value, self.rule = field, value, rule
+
+
+@lru_cache(maxsize=16)
+def _library_rules(calendar: str, first: date, last: date) -> _Rules:
+    """Raises _NotInLibrary."""
     import exchange_calendars as library  # brings pandas: 0.3 s
 
     names = library.get_calendar_names()
     if calendar not in names:
-        raise BadProfile(market, "calendar", calendar, f"the calendar library has none; {nearest(calendar, names)}")
+        raise _NotInLibrary("calendar", calendar, f"the calendar library has none; {nearest(calendar, names)}")
     try:
-        library.get_calendar(calendar, start=last - 2 * WEEK, end=last)
-        return library.get_calendar(calendar, start=first, end=first + 2 * WEEK)
+        rules = library.get_calendar(calendar, start=first, end=first + 2 * WEEK)
     except ValueError as error:
-        raise BadProfile(market, "calendar_first..calendar_last", f"{first}..{last}", str(error)) from None
+        raise _NotInLibrary("calendar_first", str(first), str(error)) from None
+    bound = rules.bound_max()
+    if bound is not None and bound.date() < last:
+        raise _NotInLibrary("calendar_last", str(last), f"the calendar library knows {calendar} to {bound.date()}")
+    opens, closes = (
+        _special_times(by_rule, by_date, first, last)
+        for by_rule, by_date in (
+            (rules.special_opens, rules.special_opens_adhoc),
+            (rules.special_closes, rules.special_closes_adhoc),
+        )
+    )
+    return _Rules(_open_days(rules, first, last), opens, closes, ZoneInfo(str(rules.tz)))
 
 
 def _open_days(rules: "ExchangeCalendar", first: date, last: date) -> list[date]:
@@ -228,20 +268,12 @@ def _open_days(rules: "ExchangeCalendar", first: date, last: date) -> list[date]
     return days[is_open].tolist()
 
 
-def _special_times(
-    rules: "ExchangeCalendar", by_rule: Iterable[Any], by_date: Iterable[Any], zone: ZoneInfo, bounds: tuple[date, date]
-) -> dict[date, time]:
-    """Date to time local to `zone`; the first rule that names a date wins, a date named outright wins over every rule.
-
-    The library's times are of its own zone: noon in Chicago is 13:00 in New York."""
+def _special_times(by_rule: Iterable[Any], by_date: Iterable[Any], first: date, last: date) -> dict[date, time]:
+    """Date to local time; the first rule that names a date wins, a date named outright wins over every rule."""
     found: dict[date, time] = {}
     for at, rule in by_rule:
-        found = {day.date(): at for day in _dates(rule, *bounds)} | found
-    found |= {date.fromisoformat(str(day)[:10]): at for at, days in by_date for day in days}
-    theirs = ZoneInfo(str(rules.tz))
-    if theirs == zone:
-        return found
-    return {day: datetime.combine(day, at, theirs).astimezone(zone).time() for day, at in found.items()}
+        found = {day.date(): at for day in _dates(rule, first, last)} | found
+    return found | {date.fromisoformat(str(day)[:10]): at for at, days in by_date for day in days}
 
 
 def _dates(rule: Any, first: date, last: date) -> list[Any]:
