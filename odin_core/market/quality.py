@@ -254,9 +254,8 @@ class _Assessor:
         bars = self._held(table, session)
         seen = _seen(bars, self.calendar, session, interval, before, self.actions, side.options)
         found = [*_of_bars(seen, side.quarantine, side.universe), *_of_rows(interval, side.quarantine, side.arrivals)]
-        if earlier:
-            found += _missing_before(self.calendar, earlier[0], session)
         if earlier and seen is not None:
+            found += _missing_before(self.calendar, earlier[0], session)
             found += _gone(seen, self._known_of(interval, table, earlier[0]))
             self._known[interval, session] = seen.known
         return _frame(found, interval)

@@ -17,7 +17,7 @@ SCALE = 50.0  # of the mean volume of a bar, from one session to the next
 SCALE_BARS = 20
 SHIFT_LEAST = 5  # bars by which a clock must be off to be noticed
 SHIFT_CORRELATION, SHIFT_SIGMA = 0.20, 5.5  # without a shift the largest of 3,900 symbol-days was 3.9
-SHIFT_IN_STEP = 0.10  # correlation without delay from which nobody asks for a delay
+SHIFT_IN_STEP = 0.15  # correlation without delay from which nobody asks for a delay
 SHIFT_BARS = 100
 HELD_SHARE, EDGE_SLACK = 0.8, 2  # share of the bars beyond the session that must be there; bars of tolerance
 REPEATED_BARS = 20
@@ -136,7 +136,9 @@ def shifted_hours(seen: Seen, quarantine: pl.DataFrame) -> Iterator[Finding]:
     late or early by so much. `quarantine`: the session's rows of that table."""
     g, c, r = seen.grid, seen.coverage, seen.rows
     ts = pl.col("ts").to_physical()
-    beyond = quarantine.filter((pl.col("rule") == "outside_hours") & (pl.col("interval") == seen.interval))
+    beyond = quarantine.filter(
+        (pl.col("rule") == "outside_hours") & (pl.col("interval") == seen.interval) & pl.col("ts").is_not_null()
+    )
     edges = beyond.group_by("symbol").agg(
         ts.min().alias("first"), ts.max().alias("last"), late=(ts >= g.close_at).sum(), early=(ts < g.open_at).sum()
     )

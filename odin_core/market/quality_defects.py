@@ -104,7 +104,7 @@ def full_pages(seen: Seen) -> Iterator[Finding]:
         length, before = runs.length[mine].copy(), gap_before[mine].copy()
         known = seen.before.get(symbol)
         if known is not None and before[0] == 0:  # the run began in the session before; it had a hole before that
-            length[0], before[0] = length[0] + known.tail, PAGE_HOLE * (0 < known.tail < known.bars)
+            length[0], before[0] = length[0] + known.tail, PAGE_HOLE * (known.tail > 0)
         full = np.isin(length, PAGES) & (before >= PAGE_HOLE) & (gap_after[mine] >= PAGE_HOLE)
         if full.any():
             detail = f"runs of exactly {length[full][0]} bars between holes: pages of a download that skipped some"

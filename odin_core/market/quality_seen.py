@@ -38,7 +38,7 @@ class Known(NamedTuple):
     turnover: float  # sum of close times volume
     bars: int
     mark: tuple[float, ...]  # sums of open, high, low, close and volume: equal for equal bars
-    tail: int  # bars since its last gap; 0 where none reaches the close
+    tail: int  # bars from its last gap to the close; 0 where the last bar is earlier or there is no gap
 
 
 class Action(NamedTuple):
@@ -146,7 +146,9 @@ def _summaries(seen: Seen) -> dict[str, Known]:
     place = np.arange(len(r.ts))
     breaks = r.is_first | (np.diff(r.slot, prepend=r.slot[0]) > 1)
     since = place - np.maximum.accumulate(np.where(breaks, place, 0)) + 1
-    tail = np.where(g.expected[np.minimum(r.slot[last] + 1, len(g.trades))] == g.total, since[last], 0)
+    to_close = g.expected[np.minimum(r.slot[last] + 1, len(g.trades))] == g.total
+    from_open = g.expected[r.slot[last - since[last] + 1]] == 0
+    tail = np.where(to_close & ~from_open, since[last], 0)
     turnover = np.add.reduceat(np.nan_to_num(r.close * r.volume), r.first)
     columns = (r.open[r.first], r.close[last], volume, turnover, r.count)
     values = zip(*(c.tolist() for c in columns), zip(*marks, strict=True), tail.tolist(), strict=True)
