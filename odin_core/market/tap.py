@@ -26,6 +26,7 @@ import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.lake import Lake, PartitionUnreadable, read_parquet, write_parquet
+from odin_core.market.bars import KEY
 from odin_core.market.calendar import SessionCalendar
 from odin_core.market.importing import Page, PageReport, store_page
 from odin_core.market.judging import NEAR, hours_near, placed
@@ -213,17 +214,20 @@ class CompactReport:
     ticks: int
     bars: int  # offered as bars, each minute counted once
     unusable: int  # ticks without a finite price; they stay in the batches
+    given_way: int  # minutes that another origin has other bars of
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return vars(self) | {"session": str(self.session), "pages": [page.to_dict() for page in self.pages]}
 
     def to_text(self) -> str:
-        if not self.pages:
+        if not self.ticks and not self.bars:
             return "\n".join([f"{self.session}: nothing was tapped", *self.notes])
         head = f"{self.session}: {self.ticks:,} ticks and {self.bars:,} bars were tapped"
         if self.unusable:
             head += f", {self.unusable:,} ticks have no price"
+        if self.given_way:
+            head += f"; {self.given_way:,} minutes were there already, fetched or imported, and stay as they are"
         return "\n".join([head, *self.notes, *(page.to_text() for page in self.pages)])
 
 
@@ -231,11 +235,13 @@ def compact(folder: Path, market: str, *, lake: Lake, calendar: SessionCalendar,
     """The batches of a session, after its close, as minute bars through `store_page`; the caller holds the home's lock.
 
     A row belongs to the session in whose hours it lies, else to the nearest within 12 hours, where its bar ends in
-    quarantine. Once more with the same batches writes nothing; with more of them it completes the bars. Bars that were
-    fetched meanwhile are replaced, so fetch after compacting. Raises NotASession, PartitionUnreadable."""
+    quarantine. Once more with the same batches writes nothing; with more of them it completes the bars. Where a symbol
+    has bars of another origin, fetched or imported, only minutes that are missing are added, so it does not matter
+    which comes first. Raises NotASession, PartitionUnreadable."""
     hours = calendar.hours(session)
     days = _days(hours.open - NEAR, hours.close + NEAR)
-    pages, counts, notes = [], dict.fromkeys((*KINDS, "unusable"), 0), []
+    pages, counts, notes = [], dict.fromkeys((*KINDS, "unusable", "given_way"), 0), []
+    theirs = _of_other_origin(lake, market, session)
     for exchange in _exchanges(folder / market):
         tapped = _tapped(folder / market, exchange, days, calendar, session)
         sound = tapped["ticks"].filter(pl.col("price").is_finite().fill_null(False))
@@ -244,8 +250,11 @@ def compact(folder: Path, market: str, *, lake: Lake, calendar: SessionCalendar,
         counts["bars"] += offered.height
         counts["unusable"] += tapped["ticks"].height - sound.height
         for kind, bars in {"ticks": minute_bars(sound), "bars": offered}.items():
-            if bars.height:
-                page = _page(market, exchange, session, kind, bars)
+            other = theirs.join(bars, on=list(SOURCE_BARS), how="anti", nulls_equal=True)
+            new = bars.join(other, on=KEY, how="anti", maintain_order="left")
+            counts["given_way"] += bars.height - new.height
+            if new.height:
+                page = _page(market, exchange, session, kind, new)
                 pages.append(store_page(page, lake=lake, calendar=calendar))
         entries = _entries(folder / market, exchange)
         notes += [f"{exchange}: {_told(entry)}" for entry in entries if _concerns(entry, hours.open, hours.close)]
@@ -327,9 +336,23 @@ def _tapped(
     return found
 
 
+def _of_other_origin(lake: Lake, market: str, session: date) -> pl.DataFrame:
+    """The session's stored bars (SOURCE_BARS) of the symbols that have bars which no tap brought."""
+    if not (lake.has("arrivals", session) and lake.has("price_history", session)):
+        return SOURCE_BARS.to_frame()
+    is_ours = pl.col("origin").str.starts_with(_origin(market))
+    others = lake.read("arrivals", session).filter(pl.col("interval") == "1m", pl.col("kept") > 0, ~is_ours)
+    stored = lake.read("price_history", session).select(SOURCE_BARS)
+    return stored.filter(pl.col("symbol").is_in(others["symbol"].unique().implode()))
+
+
+def _origin(market: str) -> str:
+    return f"tap {market} "
+
+
 def _page(market: str, exchange: str, session: date, kind: str, bars: pl.DataFrame) -> Page:
     """Its id is of what it is and not of its rows: compacted again with more ticks, it replaces itself."""
-    name = f"tap {market} {exchange} {session} {kind}"
+    name = f"{_origin(market)}{exchange} {session} {kind}"
     return Page(name, hashlib.sha256(name.encode()).hexdigest()[:16], bars, bars)
 
 

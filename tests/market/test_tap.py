@@ -21,6 +21,7 @@ from odin_core.home import open_home
 from odin_core.lake import Lake, PartitionUnreadable
 from odin_core.market.bars import BARS
 from odin_core.market.calendar import NotASession, session_calendar
+from odin_core.market.importing import Page, store_page
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import SOURCE_BARS, TICKS
 from odin_core.market.tap import BadExchange, Tap, TapBusy, TapFailed, compact
@@ -275,6 +276,33 @@ def test_compacting_again_writes_nothing_and_with_more_ticks_it_completes(tmp_pa
     assert lake.read("arrivals", SESSION).height == 1  # the page replaced itself
 
 
+@pytest.mark.parametrize("tap_first", [True, False])
+def test_the_vendors_own_bars_win_whichever_comes_first_and_however_often(
+    tmp_path: Path, lake: Lake, tap_first: bool
+) -> None:
+    at, minute = NSE.hours(SESSION).open, timedelta(minutes=1)
+    with opened(tmp_path) as tap:
+        tap.offer(walk(180, at, SECOND))  # three minutes of AAA, of which the vendor lacks the third
+        tap.offer(ticks([("BBB", at, 7.0, 2.0)]))  # and the vendor has no BBB
+    rows = [("AAA", at + i * minute, 50.0, 60.0, 40.0, 55.0, 1000.0, None) for i in range(2)]
+    vendors = pl.DataFrame(rows, SOURCE_BARS, orient="row")
+    page = Page("kite 1m 2024-12-02", "0123456789abcdef", vendors, vendors)
+    compacted = lambda: compact(tmp_path, "nse", lake=lake, calendar=NSE, session=SESSION)  # noqa: E731
+    if tap_first:
+        compacted()
+    store_page(page, lake=lake, calendar=NSE)
+    assert compacted().given_way == 2
+    written = {path: path.stat().st_mtime_ns for path in lake.root.rglob("*.parquet")}
+    assert "2 minutes were there already, fetched or imported" in compacted().to_text()
+    assert {path: path.stat().st_mtime_ns for path in lake.root.rglob("*.parquet")} == written
+    assert lake.read("price_history", SESSION).select("symbol", "ts", "close").rows() == [
+        ("AAA", at, 55.0),
+        ("AAA", at + minute, 55.0),
+        ("AAA", at + 2 * minute, walk(180, at, SECOND)["price"][-1]),
+        ("BBB", at, 7.0),
+    ]
+
+
 def test_ticks_without_a_price_or_a_time_are_counted(tmp_path: Path, lake: Lake) -> None:
     at = NSE.hours(SESSION).open
     with opened(tmp_path) as tap:
@@ -317,6 +345,12 @@ def test_a_damaged_batch_is_named_by_compacting_and_no_hindrance_to_tapping(tmp_
     assert [file.stem for file in batches(tmp_path)] == ["000001", "000002"]
     with pytest.raises(PartitionUnreadable, match=r"000001.parquet"):
         compact(tmp_path, "nse", lake=lake, calendar=NSE, session=SESSION)
+
+
+def test_a_market_that_was_never_tapped_has_nothing_to_compact(tmp_path: Path, lake: Lake) -> None:
+    report = compact(tmp_path / "tap", "nse", lake=lake, calendar=NSE, session=SESSION)
+    assert report.to_text() == f"{SESSION}: nothing was tapped"
+    assert lake.tables() == []
 
 
 def test_only_a_session_can_be_compacted(tmp_path: Path, lake: Lake) -> None:
