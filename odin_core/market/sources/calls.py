@@ -9,13 +9,13 @@ from email.utils import parsedate_to_datetime
 from math import ceil
 from pathlib import Path
 from traceback import extract_tb
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import polars as pl
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from odin_core.market.bars import KEY, MINUTE
-from odin_core.market.sources.source import SOURCE_BARS, Around, SourceUnavailable
+from odin_core.market.sources.source import SOURCE_BARS, Around, SourceRefused, SourceUnavailable
 
 T = TypeVar("T")
 FIRST_WAIT = 1.0  # seconds before the second attempt; doubled for each further one
@@ -99,11 +99,9 @@ def status_fault(status: int, headers: Mapping[str, str], now: datetime) -> Pass
 
 
 def connection_fault(error: Exception) -> PassingFault | None:
-    """The fault behind an error of `requests`; None for an error of another kind, or one that will not pass."""
+    """The fault behind an error of `requests`; None for an error of another kind."""
     from requests import exceptions as http  # 0.1 s
 
-    if isinstance(error, http.InvalidURL | http.MissingSchema | http.InvalidSchema):
-        return None
     if isinstance(error, http.Timeout):
         return PassingFault("no answer in time")
     if isinstance(error, http.RequestException):
@@ -116,6 +114,14 @@ def unreadable(error: Exception) -> PassingFault:
     frames = extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return PassingFault(f"an answer that cannot be read ({type(error).__name__}{where})")
+
+
+def address(settings: Mapping[str, Any], kind: str, default: str) -> str:
+    """Where a vendor is asked: `url` of the settings, or its own. Raises SourceRefused for one that is no address."""
+    url = str(settings.get("url") or default).rstrip("/")
+    if not url.startswith(("https://", "http://")):
+        raise SourceRefused(kind, "to be asked", f"source.url is {url!r}, but must begin with https:// (or http://)")
+    return url
 
 
 def spans(start: datetime, end: datetime, longest: timedelta) -> Iterator[tuple[datetime, datetime]]:

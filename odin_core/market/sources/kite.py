@@ -19,6 +19,7 @@ from odin_core.market.sources.calls import (
     DAY,
     Pace,
     PassingFault,
+    address,
     asked,
     asked_for,
     connection_fault,
@@ -215,10 +216,8 @@ def _client(settings: Mapping[str, Any], around: Around) -> "KiteConnect":
             raise PassingFault(f"an answer that is neither JSON nor CSV ({told})")
         raise SourceRefused(KIND, "the request", f"HTTP {response.status_code}")
 
-    secrets = around.secrets
-    client = Client(
-        secrets["KITE_API_KEY"], secrets.get("KITE_ACCESS_TOKEN"), root=settings.get("url"), timeout=cast(int, TIMEOUT)
-    )
+    secrets, url = around.secrets, address(settings, KIND, KiteConnect._default_root_uri)
+    client = Client(secrets["KITE_API_KEY"], secrets.get("KITE_ACCESS_TOKEN"), root=url, timeout=cast(int, TIMEOUT))
     client.reqsession.hooks["response"].append(check_status)
     return client
 

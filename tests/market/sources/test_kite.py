@@ -397,6 +397,11 @@ def test_a_request_token_is_sent_once_and_good_once(vendor: FakeKite, clock: Clo
     assert len(vendor.asked("/session")) == 3
 
 
+def test_an_address_that_is_none_is_refused_at_once(clock: Clock) -> None:
+    with pytest.raises(SourceRefused, match=r"source.url is 'localhost:80', but must begin with https://"):
+        kite.connect({"url": "localhost:80"}, clock.around(fake.SECRETS))
+
+
 def test_missing_secrets_are_named_with_what_they_are(clock: Clock) -> None:
     with pytest.raises(MissingSecrets, match="KITE_ACCESS_TOKEN \\(from today's login\\)"):
         kite.connect({}, clock.around({"KITE_API_KEY": "x"}))

@@ -369,6 +369,11 @@ def test_a_reply_is_not_remembered_so_a_correction_is_seen(vendor: FakeTradeLock
     assert opened.bars(["XAUUSD"], "1m", OPEN, CLOSE)["close"][7] == 2000.55
 
 
+def test_an_address_that_is_none_is_refused_at_once(clock: Clock) -> None:
+    with pytest.raises(SourceRefused, match=r"source.url is 'localhost:80', but must begin with https://"):
+        connect({"url": "localhost:80"}, clock.around(fake.SECRETS))
+
+
 def test_missing_secrets_are_named_with_what_they_are(clock: Clock) -> None:
     with pytest.raises(MissingSecrets, match=r"TRADELOCKER_SERVER \(the broker's server"):
         connect({}, clock.around({"TRADELOCKER_USERNAME": "x", "TRADELOCKER_PASSWORD": "y"}))

@@ -21,6 +21,7 @@ from odin_core.market.sources.calls import (
     DAY,
     Pace,
     PassingFault,
+    address,
     asked,
     asked_for,
     connection_fault,
@@ -95,7 +96,7 @@ class TradeLockerSource:
     def __init__(self, settings: Mapping[str, Any], around: Around) -> None:
         self._secrets = around.require(KIND, SECRETS)
         self._around = around
-        self._url = str(settings.get("url") or DEMO).rstrip("/")
+        self._url = address(settings, KIND, DEMO)
         self._detailed = {str(symbol) for symbol in settings.get("symbols", ())}
         self._paces: dict[str, Pace] = {}
         self._client: Client | None = None
