@@ -81,7 +81,7 @@ FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: nsefiles.written(day().with_columns(pl.col("ts") + timedelta(minutes=1)), path), "--stamps end",
     ),
     "of five-minute bars": (
-        lambda path: nsefiles.written(nsefiles.bars().filter(pl.col("ts").dt.minute() % 5 == 0), path), "1-minute bars",
+        lambda path: nsefiles.written(nsefiles.bars().filter(pl.col("ts").dt.minute() % 5 == 0), path), "--interval 5m",
     ),
     "of another market's hours": (
         lambda path: nsefiles.written(day().with_columns(pl.col("ts") + timedelta(hours=9)), path), "outside the",

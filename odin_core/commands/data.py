@@ -1,6 +1,7 @@
 """`odin data`: bring market data in, see what there is."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
-    from odin_core.market.barfiles import Stamps
+    from odin_core.market.layout import Stamps
 
 
 class MakesItsOwnBars(OdinError):
@@ -30,31 +31,51 @@ def data() -> None:
 @data.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @common
-@click.option(
-    "--stamps",
-    type=click.Choice(["start", "end"]),
-    default="start",
-    show_default=True,
-    help="What the files' timestamps mark.",
-)
+@click.option("--layout", help="A built-in layout's name, or your own FILE.yaml (docs/files.md). Default: what fits.")
+@click.option("--timezone", help="Zone of stamps that have none, for example Asia/Kolkata.")
+@click.option("--stamps", type=click.Choice(["start", "end"]), help="What stamps mark. Default: what the layout says.")
+@click.option("--interval", help="Length of the bars: 1m, 5m, 60m, …, day. Default: what the layout says.")
+@click.option("--symbol", help="What the file holds, where it does not say so itself.")
+@click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Its day, where the file does not say so.")
+@click.option("--symbols", help="Bring in only these, separated by commas.")
 @as_json
-def import_bars(files: tuple[Path, ...], home: Path, market: str, stamps: "Stamps", json_output: bool) -> None:
-    """Bring minute bars from Parquet or CSV into the lake; rows that break a rule go to quarantine, with the reason."""
+def import_bars(
+    files: tuple[Path, ...],
+    home: Path,
+    market: str,
+    layout: str | None,
+    timezone: str | None,
+    stamps: "Stamps | None",
+    interval: str | None,
+    symbol: str | None,
+    day: datetime | None,
+    symbols: str | None,
+    json_output: bool,
+) -> None:
+    """Bring bars, ticks or trades from Parquet or text into the lake; rows that break a rule go to quarantine."""
     from odin_core.home import open_home
+    from odin_core.market.barfiles import Said
     from odin_core.market.calendar import session_calendar
     from odin_core.market.importing import import_files
 
     profile = load_profile(market)
     if profile.source["kind"] == "synthetic":
         raise MakesItsOwnBars(market)
-    opened = open_home(home)
+    said = Said(
+        layout=layout,
+        timezone=timezone,
+        stamps=stamps,
+        interval=interval,
+        symbol=symbol,
+        date=day.date() if day else None,
+        symbols=tuple(name.strip() for name in (symbols or "").split(",") if name.strip()),
+    )
+    opened, calendar = open_home(home), session_calendar(profile)
     with (
         opened.writer(f"odin data import --market {market}"),
         text.progress_bar("import", sys.stderr.isatty()) as progress,
     ):
-        report = import_files(
-            files, lake=opened.lake(market), calendar=session_calendar(profile), stamps=stamps, progress=progress
-        )
+        report = import_files(files, lake=opened.lake(market), calendar=calendar, said=said, progress=progress)
     emit(report.to_dict(), json_output, lambda _: report.to_text())
 
 

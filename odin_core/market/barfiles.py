@@ -1,45 +1,43 @@
-"""A file of minute bars as rows, typed.
+"""Files of bars, ticks or trades: which layout a file has, and its rows, batch by batch.
 
-Read are Parquet, and CSV with the same column names: ts (with a time zone), symbol, open, high, low, close, volume;
-oi (open interest) where there is one; other columns are ignored and other layouts refused. A file that is wrong as a
-whole is an error here; a row that is wrong keeps its place. Judging rows is `market.judging`, storing
-`market.importing`."""
+Read are Parquet and separated text. What a layout says is `market.layout`, how rows become bars `market.reading`, what
+is wrong with a file as a whole `market.filechecks`, windows of whole sessions `market.spilling`."""
 
+import csv
+import datetime
 import hashlib
-import math
-from collections.abc import Iterable
-from datetime import datetime
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.market.bars import KEY, MICROSECOND, MINUTE
-from odin_core.market.judging import Hours, hours_near, placed
-from odin_core.market.quality import PRICES, SessionHours
+from odin_core.market.layout import Layout, Stamps, found_columns, layout_names, load_layout
+from odin_core.market.reading import read_by, stamps_of
 
-Stamps = Literal["start", "end"]
-
-REQUIRED = ("ts", "symbol", *PRICES, "volume")
-MAJORITY = 0.8  # share of symbol-days or of rows from which a file is refused as a whole
-SPARSE = 0.05  # with a smaller share of neighbours one minute apart, bars are no minute bars
-ENOUGH = 100  # rows that it takes to judge a file by its rows
-ZONED = r"\d:\d\d.*(Z|[+-]\d\d:?\d\d)$"
-ISO = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z")
+BATCH = 400_000  # rows that are held at a time
+SAMPLE = 60  # rows by which a layout is recognised
+A_DAY = datetime.timedelta(hours=20)  # stamps of daily bars are at least so far apart
+FEW = 10  # stamps, by which the interval of a file cannot be told
+STANDARD = "odin"
 
 
 class UnreadableFile(OdinError):
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path}: {why}; give a Parquet or CSV file of minute bars")
+        super().__init__(f"{path}: {why}; give a Parquet or text file of bars, ticks or trades")
 
 
 class MissingColumns(OdinError):
-    def __init__(self, path: Path, missing: Iterable[str], found: Iterable[str]) -> None:
+    def __init__(self, path: Path, layout: str, missing: Iterable[str], found: Iterable[str], others: bool) -> None:
+        known = "and no other built-in layout fits; write one of your own and give it with --layout FILE.yaml"
+        names = [name if name.strip() else repr(name) for name in islice(found, 20)]
         super().__init__(
-            f"{path} lacks the columns {', '.join(missing)}; "
-            f"an import needs {', '.join(REQUIRED)}, and the file has {', '.join(found)}"
+            f"{path} lacks the columns {', '.join(missing)} of layout {layout}; the file has {', '.join(names)}"
+            f"{', ' + known if others else ''} (docs/files.md)"
         )
 
 
@@ -51,194 +49,259 @@ class WrongColumnType(OdinError):
 class NaiveTimestamps(OdinError):
     def __init__(self, path: Path) -> None:
         super().__init__(
-            f"{path}: the time stamps in ts are naive (no time zone), and bars are placed in sessions by UTC; attach "
-            f"the zone they were recorded in (polars: dt.replace_time_zone; CSV: end each with Z or +05:30)"
+            f"{path}: its time stamps are naive (no time zone), and bars are placed in sessions by UTC; say where they "
+            f"were recorded, for example --timezone Asia/Kolkata, or as `timezone` in a layout"
         )
 
 
-class WrongStamps(OdinError):
-    def __init__(self, path: Path, given: Stamps, share: float) -> None:
-        seen, way_out = {
-            "start": (
-                "ENDS (one at the close, none at the open)",
-                "import it with `--stamps end`, which moves them back by one minute",
-            ),
-            "end": ("STARTS (one at the open, none at the close)", "import it without `--stamps end`"),
-        }[given]
-        super().__init__(f"{path}: on {share:.0%} of its symbol-days the stamps look like bar {seen}; {way_out}")
+class NoBars(OdinError):
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} is no file of bars: {why}")
 
 
-class WrongBarLength(OdinError):
-    def __init__(self, path: Path, minutes: int) -> None:
-        super().__init__(
-            f"{path}: most of its bars are {minutes} minutes apart, but the lake holds 1-minute bars and derives "
-            f"larger intervals from them; give the file of minute bars"
-        )
+class NotSaid(OdinError):
+    def __init__(self, path: Path, what: str, option: str) -> None:
+        super().__init__(f"{path} does not say {what}; give {option}, or name it in a layout (docs/files.md)")
 
 
-class WrongMarket(OdinError):
-    def __init__(self, path: Path, share: float, first: datetime, last: datetime) -> None:
-        super().__init__(
-            f"{path}: {share:.0%} of its rows, {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, lie outside the "
-            f"sessions of this market; import it into the market that it was recorded in, mend the time zone of ts, or "
-            f"widen calendar_first and calendar_last in the market's profile"
-        )
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What the user says of files, before what their layouts say."""
+
+    layout: str | None = None  # name of a built-in one or path of a YAML file; recognised where None
+    timezone: str | None = None
+    stamps: Stamps | None = None
+    interval: str | None = None
+    symbol: str | None = None
+    date: datetime.date | None = None
+    symbols: tuple[str, ...] = ()  # those to bring in; all where empty
+
+    def over(self, layout: Layout, path: Path) -> Layout:
+        """The layout with what was said in place of what it says. Raises BadLayout."""
+        said = {name: getattr(self, name) for name in ("timezone", "stamps", "interval", "symbol", "date")}
+        found = re.search(layout.symbol_from, path.name) if layout.symbol_from else None
+        named = {"symbol": found.group(1)} if found else {}
+        return replace(layout, **named, **{name: value for name, value in said.items() if value is not None})
 
 
 class BarFile(NamedTuple):
-    """A file that can be read. `file_id` is of its bytes: a renamed copy has the same."""
+    """A file that can be read. `file_id` is of its bytes: a renamed copy has the same. `found`: column of the layout →
+    name in the file. `names`: all of the file's columns."""
 
     path: Path
     file_id: str
     rows: int
+    layout: Layout
+    found: dict[str, str]
+    names: list[str]
 
 
 class FileRows(NamedTuple):
-    """The rows of a file, in its order. `raw`: as they were read. `bars`: SOURCE_BARS; a price or time that could not
-    be read is null, a volume or open interest that could not is infinite."""
+    """Rows of a file, in its order. `raw`: as they were read; `bars`, `instruments`: see `market.reading`; `rows`:
+    their numbers in the file, Int64, from 0 (a header is none)."""
 
     raw: pl.DataFrame
     bars: pl.DataFrame
+    rows: pl.Series
+    instruments: pl.DataFrame | None
 
 
-def open_file(path: Path) -> BarFile:
-    """Look at a file's columns and count its rows.
-    Raises UnreadableFile, MissingColumns, WrongColumnType, NaiveTimestamps."""
+def open_file(path: Path, said: Said | None = None) -> BarFile:
+    """Look at a file: its layout, its columns, how many rows it has.
+    Raises UnreadableFile, NoBars, MissingColumns, WrongColumnType, NotSaid, UnknownLayout, BadLayout."""
+    said = said or Said()
+    _require_content(path)
+    head = _head(path)
+    layout = said.over(_chosen(path, head, said), path)
+    if layout.refuse:
+        raise NoBars(path, layout.refuse)
+    names = head.names(layout)
+    found, missing = found_columns(layout, names)
+    if missing:
+        raise MissingColumns(path, layout.name, missing, names, said.layout is None)
+    if head.frame is not None and (wrong := _wrong_type(found, head.frame.schema)):
+        raise WrongColumnType(path, *wrong)
+    _check_said(path, layout, found)
+    try:
+        rows = scan(path, layout, names).select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UnreadableFile(path, f"damaged ({str(error).splitlines()[0]})") from error
+    if rows == 0:
+        raise UnreadableFile(path, "the file has columns but no rows")
+    with path.open("rb") as file:
+        return BarFile(path, hashlib.file_digest(file, "sha256").hexdigest()[:16], rows, layout, found, names)
+
+
+def is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in (".parquet", ".pq")
+
+
+def scan(path: Path, layout: Layout, names: Sequence[str]) -> pl.LazyFrame:
+    """All rows of a file as they are: text as text. Raises polars' errors where it is collected."""
+    if is_parquet(path):
+        return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+    if layout.transposed:
+        return _transposed(path, layout, names).lazy()
+    return pl.scan_csv(
+        path,
+        has_header=False,
+        skip_lines=layout.header_lines,
+        separator=layout.separator,
+        schema=dict.fromkeys(names, pl.String),
+        raise_if_empty=False,
+    )
+
+
+def batches(file: BarFile, source: pl.LazyFrame, said: Said) -> Iterator[FileRows]:
+    """The file's rows by BATCH of them, those of other symbols than asked for left out. `source`: `scan` of the file,
+    or a copy of it that can be read from any row on. Raises NaiveTimestamps, UnreadableFile."""
+    wanted = source.select(raw_columns(file))
+    for first in range(0, file.rows, BATCH):
+        try:
+            raw = wanted.slice(first, BATCH).collect()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
+        reading = read_by(file.layout, file.found, raw)
+        if reading.is_naive:
+            raise NaiveTimestamps(file.path)
+        rows = pl.int_range(first, first + raw.height, dtype=pl.Int64, eager=True).alias("row")
+        yield _of_symbols(FileRows(raw, reading.bars, rows, reading.instruments), said.symbols)
+
+
+def raw_columns(file: BarFile) -> list[str]:
+    """The columns that are read, and kept of a row that is held back: all fields of text, the known ones of Parquet."""
+    return [name for name in file.names if name in set(file.found.values()) or not is_parquet(file.path)]
+
+
+def _of_symbols(rows: FileRows, symbols: Sequence[str]) -> FileRows:
+    if not symbols:
+        return rows
+    asked = rows.bars["symbol"].is_in(pl.Series(symbols, dtype=pl.String).implode()).fill_null(False)
+    instruments = rows.instruments
+    if instruments is not None:
+        instruments = instruments.filter(pl.col("symbol").is_in(symbols))
+    return FileRows(rows.raw.filter(asked), rows.bars.filter(asked), rows.rows.filter(asked), instruments)
+
+
+class _Head(NamedTuple):
+    """The beginning of a file: its first lines, or a Parquet file's first rows."""
+
+    text: list[str]
+    frame: pl.DataFrame | None
+
+    def can_have(self, layout: Layout) -> bool:
+        """Whether the file may have a layout at all: Parquet has its names, a line no more fields than there are."""
+        if self.frame is not None:
+            return not layout.names and not layout.transposed
+        return not layout.names or max(map(len, self.lines(layout)), default=0) <= len(layout.names)
+
+    def lines(self, layout: Layout) -> list[list[str]]:
+        return list(csv.reader(self.text, delimiter=layout.separator))
+
+    def names(self, layout: Layout) -> list[str]:
+        """The columns of the file under a layout; a name that occurs again gets a number."""
+        if self.frame is not None:
+            return self.frame.columns
+        lines = self.lines(layout)
+        if layout.names:
+            return list(layout.names[: max(map(len, lines), default=0)])
+        given = [line[0] if line else "" for line in lines] if layout.transposed else next(iter(lines), [])
+        return [f"{name} {n}" if name in given[:n] else name for n, name in enumerate(given)]
+
+    def sample(self, layout: Layout) -> pl.DataFrame:
+        """The first rows under a layout, as `scan` would give them."""
+        if self.frame is not None:
+            return self.frame
+        names, lines = self.names(layout), self.lines(layout)
+        if layout.transposed:
+            lines = [list(fields) for fields in zip(*lines, strict=False)][1 : SAMPLE + 1]
+        else:
+            lines = lines[layout.header_lines :]
+        rows = [[*line, *[None] * len(names)][: len(names)] for line in lines]
+        return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+
+
+def _require_content(path: Path) -> None:
     if not path.exists():
         raise UnreadableFile(path, "no such file")
     if not path.is_file():
         raise UnreadableFile(path, "not a file")
     if path.stat().st_size == 0:
         raise UnreadableFile(path, "the file is empty (0 bytes)")
+
+
+def _head(path: Path) -> _Head:
+    if is_parquet(path):
+        try:
+            return _Head([], pl.scan_parquet(path, hive_partitioning=False, glob=False).head(SAMPLE).collect())
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise UnreadableFile(path, f"not a complete Parquet file ({str(error).splitlines()[0]})") from error
     try:
-        schema, rows = _scan(path).collect_schema(), _scan(path).select(pl.len()).collect().item()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        kind = "CSV" if _is_csv(path) else "a complete Parquet file"
-        raise UnreadableFile(path, f"not {kind} ({str(error).splitlines()[0]})") from error
-    _check_columns(path, schema)
-    if rows == 0:
-        raise UnreadableFile(path, "the file has columns but no rows")
-    with path.open("rb") as file:
-        return BarFile(path, hashlib.file_digest(file, "sha256").hexdigest()[:16], rows)
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return _Head(list(islice(file, SAMPLE)), None)
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(path, f"not CSV ({error})") from error
 
 
-def read_rows(file: BarFile, calendar: SessionHours, stamps: Stamps = "start") -> FileRows:
-    """All rows of a file. Raises NaiveTimestamps, WrongStamps, WrongMarket, WrongBarLength, UnreadableFile."""
-    try:
-        scan = _scan(file.path)
-        raw = scan.select(name for name in (*REQUIRED, "oi") if name in scan.collect_schema()).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
-    bars = raw.select(
-        pl.col("symbol").cast(pl.String),
-        _instants(file.path, raw["ts"]),
-        *(_number(raw.schema, p).alias(p) for p in PRICES),
-        *(_figure(raw.schema, name).alias(name) for name in ("volume", "oi")),
-    )
-    hours = hours_near(bars["ts"], calendar)
-    _check_stamps(file.path, bars, hours, stamps)
-    if stamps == "end":
-        bars = bars.with_columns(pl.col("ts") - MINUTE)
-    places = placed(bars["ts"], hours)
-    _check_market(file.path, bars["ts"], places.misplaced)
-    inside = bars.select("symbol", "ts", session=pl.Series(places.at)).filter(places.misplaced.is_null())
-    _check_length(file.path, inside.sort("session", *KEY))
-    return FileRows(raw, bars)
+def _chosen(path: Path, head: _Head, said: Said) -> Layout:
+    """The layout that the user names, else the built-in one that fits best: its first rows can be read by it, and most
+    of its columns are in the file. Where none fits, the standard one, so that what it lacks is said."""
+    if said.layout is not None:
+        return load_layout(said.layout)
+    best, chosen = (False, 0, False), load_layout(STANDARD)
+    for layout in map(load_layout, layout_names()):
+        if not head.can_have(layout):
+            continue
+        found, missing = found_columns(layout, head.names(layout))
+        reads = not missing and _reads(head, said.over(layout, path), found)
+        fit = (reads, len(found) + len(layout.marks), layout.name == STANDARD)
+        if not missing and (reads or layout.name == STANDARD) and fit > best:
+            best, chosen = fit, layout
+    return chosen
 
 
-def _is_csv(path: Path) -> bool:
-    return path.suffix.lower() == ".csv"
+def _reads(head: _Head, layout: Layout, found: Mapping[str, str]) -> bool:
+    """Whether most of the first rows can be read under a layout, at stamps that go with its interval."""
+    sample = head.sample(layout)
+    if layout.refuse:
+        return "ts" not in found or bool(stamps_of(layout, found, sample)[0].is_not_null().mean())
+    if _wrong_type(found, sample.schema):
+        return False
+    bars = read_by(layout, found, sample).bars.filter(pl.col("close").is_not_null())
+    stamped = bars["ts"].drop_nulls()
+    if bars.height <= sample.height / 2 or ("ts" in found and len(stamped) <= sample.height / 2):
+        return False
+    step = stamped.unique().sort().diff().min()
+    if stamped.n_unique() < FEW or not isinstance(step, datetime.timedelta):
+        return True
+    return (step >= A_DAY) == layout.is_dated_by_day
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    if _is_csv(path):
-        return pl.scan_csv(path, infer_schema=False)
-    return pl.scan_parquet(path, hive_partitioning=False, glob=False)
+def _wrong_type(found: Mapping[str, str], schema: pl.Schema) -> tuple[str, pl.DataType, str] | None:
+    """The first column whose type cannot be what it should, its type and what it should be."""
+    for column, name in found.items():
+        dtype = schema[name]
+        if column in ("ts", "clock"):
+            fits, expected = isinstance(dtype, pl.Datetime | pl.String), "a timestamp with a time zone"
+        elif column in ("symbol", "underlying", "right"):
+            fits, expected = dtype in (pl.String, pl.Categorical, pl.Enum, pl.Null), "text"
+        elif column == "expiry":
+            fits, expected = isinstance(dtype, pl.Date | pl.Datetime | pl.String | pl.Null), "a date"
+        else:
+            fits, expected = dtype.is_numeric() or dtype in (pl.String, pl.Null), "a number"
+        if not fits:
+            return name, dtype, expected
+    return None
 
 
-def _check_columns(path: Path, schema: pl.Schema) -> None:
-    missing = [name for name in REQUIRED if name not in schema]
-    if missing:
-        raise MissingColumns(path, missing, schema)
-    ts = schema["ts"]
-    if isinstance(ts, pl.Datetime) and ts.time_zone is None:
-        raise NaiveTimestamps(path)
-    if not isinstance(ts, pl.Datetime | pl.String):
-        raise WrongColumnType(path, "ts", ts, "a timestamp with a time zone")
-    if schema["symbol"] not in (pl.String, pl.Categorical, pl.Enum):
-        raise WrongColumnType(path, "symbol", schema["symbol"], "text")
-    for name in (*PRICES, "volume"):
-        if not (schema[name].is_numeric() or schema[name] in (pl.String, pl.Null)):
-            raise WrongColumnType(path, name, schema[name], "a number")
+def _check_said(path: Path, layout: Layout, found: Mapping[str, str]) -> None:
+    """Where neither the file nor its layout says something that a bar needs, the user must."""
+    if "symbol" not in found and layout.symbol is None and layout.symbol_form is None:
+        raise NotSaid(path, "which symbol it holds", "--symbol NAME")
+    if "ts" not in found and layout.date is None:
+        raise NotSaid(path, "which day it is of", "--date YYYY-MM-DD")
 
 
-def _number(schema: pl.Schema, name: str) -> pl.Expr:
-    column = pl.col(name).str.strip_chars() if schema[name] == pl.String else pl.col(name)
-    return column.cast(pl.Float64, strict=False)
-
-
-def _figure(schema: pl.Schema, name: str) -> pl.Expr:
-    """A number that may be missing: infinite where it was given and could not be read."""
-    if name not in schema:
-        return pl.lit(None, pl.Float64)
-    number = _number(schema, name)
-    given = pl.col(name).str.strip_chars() != "" if schema[name] == pl.String else pl.col(name).is_not_null()
-    return pl.when(number.is_null() & given).then(math.inf).otherwise(number)
-
-
-def _instants(path: Path, ts: pl.Series) -> pl.Series:
-    """As UTC microseconds. Of text, what is no ISO 8601 time with a zone becomes null."""
-    if ts.dtype != pl.String:
-        return ts.cast(pl.Datetime("us", ts.dtype.time_zone)).dt.convert_time_zone("UTC")  # pyright: ignore[reportAttributeAccessIssue]
-    text = ts.str.strip_chars()
-    if text.null_count() < len(text) and not text.str.contains(ZONED).any():
-        raise NaiveTimestamps(path)
-    iso = text.str.replace(" ", "T", literal=True).str.replace("Z$", "+00:00")
-    parsed = [iso.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False) for form in ISO]
-    return pl.select(pl.coalesce(parsed)).to_series().alias("ts")
-
-
-def _check_stamps(path: Path, typed: pl.DataFrame, hours: Hours, given: Stamps) -> None:
-    """Of the symbol-days with a stamp at their open or close, those with a close and no open say "ends" (where the
-    minute after the open is stamped too), those with an open and no close say "starts". A market that never closes
-    says nothing."""
-    if not hours.sessions:
-        return
-    instant = typed["ts"].to_physical().fill_null(0).to_numpy()
-    before = np.maximum(np.searchsorted(hours.opens, instant, side="right") - 1, 0)
-    opens, closes = hours.opens[before], hours.closes[before]
-    never_closes = np.isin(opens, hours.closes) | np.isin(closes, hours.opens)
-    edges = pl.DataFrame(
-        {
-            "symbol": typed["symbol"],
-            "session": before,
-            "at_open": instant == opens,
-            "after_open": instant == opens + MINUTE // MICROSECOND,
-            "at_close": instant == closes,
-        }
-    ).filter(pl.any_horizontal("at_open", "after_open", "at_close") & ~pl.Series(never_closes))
-    stamped = pl.col("at_open", "after_open", "at_close").any()
-    days = edges.group_by("symbol", "session").agg(stamped).filter(pl.col("at_open") | pl.col("at_close"))
-    ends = pl.col("at_close") & pl.col("after_open") & ~pl.col("at_open")
-    starts = pl.col("at_open") & ~pl.col("at_close")
-    share = days.select((ends if given == "start" else starts).mean()).item()
-    if share is not None and share >= MAJORITY:
-        raise WrongStamps(path, given, share)
-
-
-def _check_market(path: Path, ts: pl.Series, misplaced: pl.Series) -> None:
-    outside = ts.filter(misplaced.is_not_null() & ts.is_not_null())
-    first, last = outside.min(), outside.max()
-    enough = len(outside) >= max(ENOUGH, MAJORITY * len(ts))
-    if enough and isinstance(first, datetime) and isinstance(last, datetime):
-        raise WrongMarket(path, len(outside) / len(ts), first, last)
-
-
-def _check_length(path: Path, ordered: pl.DataFrame) -> None:
-    """Refuse bars of another length. `ordered`: rows inside the hours, sorted by session, symbol, ts."""
-    same = (pl.col("symbol") == pl.col("symbol").shift()) & (pl.col("session") == pl.col("session").shift())
-    step = pl.col("ts").diff().dt.total_minutes()
-    steps = ordered.select(step.filter(same & (step > 0)).alias("minutes")).group_by("minutes").len()
-    neighbours = int(steps["len"].sum())
-    if neighbours >= ENOUGH and steps.filter(pl.col("minutes") == 1)["len"].sum() < SPARSE * neighbours:
-        raise WrongBarLength(path, steps.sort("len", "minutes", descending=[True, False])["minutes"][0])
+def _transposed(path: Path, layout: Layout, names: Sequence[str]) -> pl.DataFrame:
+    lines = pl.read_csv(path, has_header=False, separator=layout.separator, infer_schema=False)
+    return lines.drop(lines.columns[0]).transpose(column_names=list(names))

@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from odin_core.lake import Lake
-from odin_core.market.barfiles import Stamps, open_file, read_rows
+from odin_core.market.barfiles import BarFile, Said, open_file
 from odin_core.market.bars import BARS, KEY, minutes_of
 from odin_core.market.judging import judged
+from odin_core.market.layout import Rows
 from odin_core.market.quality import ARRIVALS, PRICES, QUARANTINE, RULES, SessionHours, assess_session
 from odin_core.market.sources.source import INSTRUMENTS
+from odin_core.market.spilling import spill_folder, windows
+from odin_core.market.ticks import minute_bars, traded
 
+STRANGE_DAYS, STRANGE_SHARE = 10, 0.01  # days that are no sessions, from which a daily file looks foreign
 NO_SESSION = date(1970, 1, 1)  # partition of the quarantined rows that belong to no session
 
 
@@ -32,6 +36,7 @@ class Page(NamedTuple):
     bars: pl.DataFrame  # SOURCE_BARS; a value that could not be read is null, a volume or oi that could not is infinite
     rows: pl.Series | None = None  # numbers of the rows in their origin, Int64; from 0 on where it is None
     instruments: pl.DataFrame | None = None  # INSTRUMENTS of its symbols, where it says what they are
+    kind: Rows = "bars"  # ticks and trades have four equal prices and become minute bars; see `market.layout`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +47,15 @@ class PageReport:
     interval: str
     rows: int
     kept: int
+    bars: int  # as many as rows were kept, or made of the ticks that were
     quarantined: dict[str, int]  # rule -> rows, the most frequent first
     out_of_order: int
     corrected: int
     symbols: tuple[str, ...]
     written: tuple[date, ...]  # sessions whose bars changed, those with corrections included
     unchanged: tuple[date, ...]
+    layout: str | None = None  # of a file
+    left_out: int = 0  # rows of symbols that were not asked for
 
     @property
     def sessions(self) -> list[date]:
@@ -61,6 +69,7 @@ class PageReport:
             self,
             rows=self.rows + other.rows,
             kept=self.kept + other.kept,
+            bars=self.bars + other.bars,
             quarantined=_most_frequent_first(self.quarantined | counts),
             out_of_order=self.out_of_order + other.out_of_order,
             corrected=self.corrected + other.corrected,
@@ -74,8 +83,11 @@ class PageReport:
         return {
             "origin": self.origin,
             "interval": self.interval,
+            "layout": self.layout,
             "rows": self.rows,
             "kept": self.kept,
+            "bars": self.bars,
+            "left_out": self.left_out,
             "quarantined": self.quarantined,
             "out_of_order": self.out_of_order,
             "corrected": self.corrected,
@@ -88,14 +100,21 @@ class PageReport:
     def to_text(self) -> str:
         sessions = self.sessions
         span = f"{len(sessions)} sessions {sessions[0]} to {sessions[-1]}" if sessions else "no session"
+        made = f" as {self.bars:,} bars" if self.bars != self.kept else ""
+        how = f"interval {self.interval}" + (f", layout {self.layout}" if self.layout else "")
         lines = [
-            f"{self.origin}: {self.rows:,} rows, {self.kept:,} kept as {self.interval} bars, "
-            f"{sum(self.quarantined.values()):,} quarantined",
+            f"{self.origin}: {self.rows:,} rows, {self.kept:,} kept{made}, "
+            f"{sum(self.quarantined.values()):,} quarantined ({how})",
             f"  {len(self.symbols)} symbols, {span}: {len(self.written)} written, {len(self.unchanged)} unchanged",
         ]
         lines += [f"  {n:,} rows {rule}: {RULES[rule]}" for rule, n in self.quarantined.items()]
+        strangers = self.quarantined.get("not_a_session", 0)
+        if self.interval == "day" and strangers >= max(STRANGE_DAYS, STRANGE_SHARE * self.rows):
+            lines.append(f"  {strangers:,} of its days are no sessions of this market: is it a file of another one?")
         if self.out_of_order:
             lines.append(f"  {self.out_of_order:,} rows came after a later one of their symbol and were sorted in")
+        if self.left_out:
+            lines.append(f"  {self.left_out:,} rows of symbols that were not asked for were left out")
         if self.corrected:
             lines.append(f"  {self.corrected:,} bars replaced stored ones with other values")
         return "\n".join(lines)
@@ -144,53 +163,86 @@ def import_files(
     *,
     lake: Lake,
     calendar: SessionHours,
-    stamps: Stamps = "start",
+    said: Said | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
-    """Bring files of minute bars into a market's lake, each as a page, see `store_page`.
+    """Bring files of bars, ticks or trades into a market's lake, each as a page, see `store_page`.
 
-    `stamps="end"` says that the files label a bar by its end. `progress` gets rows done and rows in all. All files are
-    looked at before anything is written. Raises the errors of `market.barfiles`, and PartitionUnreadable."""
-    files = [open_file(Path(path)) for path in paths]
+    `said`: what the user says of the files, over what their layouts say. `progress` gets rows done and rows in all. All
+    files are looked at before anything is written. Memory: some 400,000 rows at a time, however long a file is, and all
+    of its rows that belong to no session. Raises the errors of `market.barfiles` and `market.filechecks`, and
+    PartitionUnreadable."""
+    said = said or Said()
+    files = [open_file(Path(path), said) for path in paths]
     total, done = sum(file.rows for file in files), 0
     reports, touched = [], set[date]()
+
+    def tell(rows: int) -> None:
+        if progress is not None and rows:
+            progress(done, total)
+
     try:
-        for file in files:
-            rows = read_rows(file, calendar, stamps)
-            page = Page(file.path.name, file.file_id, rows.raw, rows.bars)
-            batch = sorted_out(page, calendar, "1m")
-            outcomes: dict[date, int | None] = {}
-            for session, handled, outcome in stored(lake, page, batch):
-                done += handled
-                outcomes[session] = outcome
-                touched.add(session)
-                if progress is not None:
-                    progress(done, total)
-            reports.append(reported(page, batch, outcomes))
+        with spill_folder(lake.root) as folder:
+            for file in files:
+                before, report = done, _empty_report(file)
+                for rows in windows(file, said, calendar, _below(folder, file)):
+                    page = Page(file.path.name, file.file_id, *rows, kind=file.layout.rows)
+                    batch = sorted_out(page, calendar, file.layout.interval)
+                    outcomes: dict[date, int | None] = {}
+                    for session, handled, outcome in stored(lake, page, batch):
+                        outcomes[session] = outcome
+                        touched.add(session)
+                        done += handled
+                        tell(handled)
+                    report = report.plus(reported(page, batch, outcomes))
+                reports.append(replace(report, left_out=file.rows - report.rows))
+                left, done = before + file.rows - done, before + file.rows
+                tell(left)
     finally:  # the files before a refused one are imported
         assess(lake, calendar, touched)
     return ImportReport(files=tuple(reports))
 
 
+def _below(folder: Path, file: BarFile) -> Path:
+    own = folder / file.file_id
+    own.mkdir(exist_ok=True)
+    return own
+
+
+def _empty_report(file: BarFile) -> PageReport:
+    return PageReport(
+        origin=file.path.name, interval=file.layout.interval, layout=file.layout.name, rows=0, kept=0, bars=0,
+        quarantined={}, out_of_order=0, corrected=0, symbols=(), written=(), unchanged=(),
+    )  # fmt: skip
+
+
 class Batch(NamedTuple):
-    """A page's rows, sorted out. `kept`: BARS, session, late; sorted by session, symbol, ts. `bad`: QUARANTINE, session
-    (NO_SESSION for none); sorted by session, row."""
+    """A page's rows, sorted out. `kept`: BARS, session, late (rows of the bar that came after a later one); sorted by
+    session, symbol, ts. `bad`: QUARANTINE, session (NO_SESSION for none); sorted by session, row. `used`: rows in
+    `kept`, which are more than its bars where these are made of ticks."""
 
     interval: str
     kept: pl.DataFrame
     bad: pl.DataFrame
+    used: int
 
 
 def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
     rows = pl.int_range(page.bars.height, dtype=pl.Int64, eager=True) if page.rows is None else page.rows
-    late = (pl.col("ts") < pl.col("ts").shift().over("symbol")).fill_null(False).alias("late")
     given = page.bars.with_columns(rows.alias("row"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
-    typed = judged(given, calendar, interval)
-    sound = typed.filter(pl.col("rule").is_null()).with_columns(late).sort("session", *KEY, maintain_order=True)
-    repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
-    again = sound.filter(repeats)
-    kept = sound.filter(~repeats) if again.height else sound
-    broken = pl.concat([typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)])
+    if page.kind == "bars":
+        typed = judged(given, calendar, interval)
+        sound = (
+            typed.filter(pl.col("rule").is_null()).with_columns(_late("ts")).sort("session", *KEY, maintain_order=True)
+        )
+        repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
+        again = sound.filter(repeats)
+        kept = sound.filter(~repeats) if again.height else sound
+        broken, used = pl.concat([typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)]), kept.height
+    else:
+        typed = _judged_ticks(given, calendar, page.kind)
+        sound, broken = typed.filter(pl.col("rule").is_null()), typed.filter(pl.col("rule").is_not_null()).drop("at")
+        kept, used = _bars_of(sound, calendar), sound.height
     content = page.raw[broken["place"]].select(pl.struct(pl.all()).struct.json_encode().alias("content"))
     bad = pl.concat([broken, content], how="horizontal").with_columns(
         pl.lit(page.origin).alias("origin"),
@@ -202,7 +254,37 @@ def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
         interval,
         kept.select(*BARS, "session", "late"),
         bad.select(*QUARANTINE, "session").sort("session", "row"),
+        used,
     )
+
+
+def _late(ts: str) -> pl.Expr:
+    """1 for a row that came after a later one of its symbol and session, else 0."""
+    is_late = (pl.col(ts) < pl.col(ts).shift().over("symbol", "session")).fill_null(False)
+    return is_late.cast(pl.UInt32).alias("late")
+
+
+def _judged_ticks(given: pl.DataFrame, calendar: SessionHours, kind: Rows) -> pl.DataFrame:
+    """`judged` of ticks by their minute, with their own time as `at` and, of a counter, what was traded as volume."""
+    timed = given.with_columns(pl.col("ts").alias("at"), pl.col("ts").dt.truncate("1m"))
+    typed = judged(timed, calendar, "1m")
+    if kind == "trades":
+        return typed
+    sound = pl.col("rule").is_null() & pl.col("volume").is_not_null()
+    opens = {s: calendar.hours(s)[0] for s in typed["session"].unique().drop_nulls()}
+    opened = pl.col("session").replace_strict(opens, default=None, return_dtype=typed.schema["ts"])
+    counted = typed.filter(sound).select("place", "symbol", "session", "volume", ts="at", open_at=opened)
+    grown = traded(counted).select("place", pl.col("volume").alias("grown"))
+    joined = typed.join(grown, on="place", how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce("grown", "volume").alias("volume")).drop("grown")
+
+
+def _bars_of(ticks: pl.DataFrame, calendar: SessionHours) -> pl.DataFrame:
+    """Minute bars of sound ticks, judged themselves so that they know their session; late ones are counted."""
+    bars = minute_bars(ticks.select("symbol", pl.col("at").alias("ts"), pl.col("close").alias("price"), "volume"))
+    late = ticks.with_columns(_late("at")).group_by(*KEY).agg(pl.col("late").sum())
+    joined = judged(bars, calendar, "1m").join(late, on=KEY, how="left", maintain_order="left")
+    return joined.sort("session", *KEY)
 
 
 def _duplicates(repeats: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
@@ -296,7 +378,8 @@ def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> Page
         origin=page.origin,
         interval=batch.interval,
         rows=page.bars.height,
-        kept=batch.kept.height,
+        kept=batch.used,
+        bars=batch.kept.height,
         quarantined=_most_frequent_first(dict(batch.bad.group_by("rule").len().iter_rows())),
         out_of_order=int(batch.kept["late"].sum()),
         corrected=sum(n or 0 for n in outcomes.values()),

@@ -82,6 +82,12 @@ def placed_by_date(ts: pl.Series, hours: Hours) -> Places:
     return Places(at, _misplaced(ts, hours, found, np.zeros_like(found)))
 
 
+def places_of(ts: pl.Series, calendar: SessionHours, interval: str) -> tuple[Hours, Places]:
+    """The sessions near these stamps of bars, and the place of each. Raises NotAnInterval."""
+    hours = hours_near(ts, calendar)
+    return hours, (placed_by_date if minutes_of(interval) is None else placed)(ts, hours)
+
+
 def _misplaced(
     ts: pl.Series, hours: Hours, is_inside: npt.NDArray[np.bool_], is_near: npt.NDArray[np.bool_]
 ) -> pl.Series:
@@ -103,8 +109,7 @@ def judged(bars: pl.DataFrame, calendar: SessionHours, interval: str) -> pl.Data
     where none is broken), in the same order. A volume or open interest that is NaN becomes null, so does one that could
     not be read once its rule is said; a day bar is stamped with its session's open. Raises NotAnInterval."""
     minutes = minutes_of(interval)
-    hours = hours_near(bars["ts"], calendar)
-    places = (placed_by_date if minutes is None else placed)(bars["ts"], hours)
+    hours, places = places_of(bars["ts"], calendar, interval)
     sessions = pl.Series("session", [*hours.sessions, None], dtype=pl.Date)
     edges = [
         pl.Series([*edge, None], dtype=pl.Int64).cast(UTC).gather(places.at) for edge in (hours.opens, hours.closes)

@@ -38,7 +38,7 @@ def traded(ticks: pl.DataFrame) -> pl.DataFrame:
     auction before the open. A counter below an earlier one gives a negative volume, and the next tick counts from the
     highest."""
     of_day = ["symbol", "session"]
-    numbered = ticks.with_row_index("place").sort(*of_day, "ts", maintain_order=True)
+    numbered = ticks.with_row_index("order").sort(*of_day, "ts", maintain_order=True)
     highest = pl.col("volume").cum_max().shift().over(of_day)
     before = MINUTE_OF.shift().over(of_day)
     is_first_minute = pl.col("open_at") == MINUTE_OF
@@ -47,7 +47,7 @@ def traded(ticks: pl.DataFrame) -> pl.DataFrame:
         pl.when(before.is_null() & is_first_minute)
         .then(pl.col("volume"))
         .when(is_after_hole)
-        .then(pl.when(highest > pl.col("volume")).then(pl.col("volume") - highest).otherwise(0.0))
-        .otherwise(pl.col("volume") - highest)
+        .then(0.0)
+        .otherwise(pl.max_horizontal(pl.col("volume") - highest, 0.0))
     )
-    return numbered.with_columns(grown.alias("volume")).sort("place").drop("place")
+    return numbered.with_columns(grown.alias("volume")).sort("order").drop("order")

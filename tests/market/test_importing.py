@@ -90,7 +90,7 @@ def test_a_broken_row_is_held_back_with_file_row_and_rule(lake: Lake, parquet: C
 
 
 def test_every_rule_is_explained_and_tried():
-    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict", "oi_not_a_number", "counter_fell"}
+    assert set(RULES) == set(BROKEN) | {"duplicate_copy", "duplicate_conflict", "oi_not_a_number"}
 
 
 def test_open_interest_is_kept_and_one_that_is_no_number_is_held_back(lake: Lake, tmp_path: Path):

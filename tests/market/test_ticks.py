@@ -64,8 +64,8 @@ def test_what_was_traded_before_a_late_start_or_over_a_hole_belongs_to_no_minute
     assert counted((420, 9000.0), (421, 9010.0), (1000, 12000.0), (1001, 12005.0)) == [0.0, 10.0, 0.0, 5.0]
 
 
-def test_a_counter_that_falls_is_negative_once_and_counted_from_the_highest():
-    assert counted((0, 100.0), (1, 90.0), (2, 110.0)) == [100.0, -10.0, 10.0]
+def test_nothing_is_traded_at_a_counter_that_falls_and_the_next_counts_from_the_highest():
+    assert counted((0, 100.0), (1, 90.0), (2, 110.0)) == [100.0, 0.0, 10.0]
 
 
 def test_each_session_and_symbol_has_its_own_counter():
