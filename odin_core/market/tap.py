@@ -342,7 +342,7 @@ def _of_other_origin(lake: Lake, market: str, session: date) -> pl.DataFrame:
         return SOURCE_BARS.to_frame()
     is_ours = pl.col("origin").str.starts_with(_origin(market))
     others = lake.read("arrivals", session).filter(pl.col("interval") == "1m", pl.col("kept") > 0, ~is_ours)
-    stored = lake.read("price_history", session).select(SOURCE_BARS)
+    stored = lake.read("price_history", session).select(*SOURCE_BARS)
     return stored.filter(pl.col("symbol").is_in(others["symbol"].unique().implode()))
 
 
