@@ -202,6 +202,7 @@ def test_every_session_has_its_grid_and_its_keys(tables):
         assert series["known_at"].to_list() == [hours.open + 5 * MINUTE * i for i in range(1, 76)]
         assert series.select("underlying", "known_at").is_unique().all()
         assert chain["known_at"].unique().to_list() == [hours.close]
+        assert (chain["expiry"] >= session).all()
         assert chain.select("underlying", "expiry", "strike").is_unique().all()
         spot = (
             pl.read_parquet(market_file(FUTURES))
