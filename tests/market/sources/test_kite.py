@@ -1,7 +1,5 @@
 """Kite through the vendor's own client, against its server in miniature: full days, pages, limits and every fault."""
 
-import logging
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,47 +9,23 @@ import pytest
 from fakes import kite as fake
 from fakes.kite import IST, FakeKite
 from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset, slow
+from fakes.telling import series
 from polars.testing import assert_frame_equal
 
 from odin_core.market.sources import kite
 from odin_core.market.sources.source import (
     INSTRUMENTS,
     SOURCE_BARS,
-    HasToken,
-    MissingSecrets,
     SourceRefused,
     SourceUnavailable,
-    TokenExpired,
     UnknownSymbols,
     open_source,
-    secrets_of,
 )
 
 MINUTE = timedelta(minutes=1)
 OPEN = datetime(2024, 1, 15, 9, 15, tzinfo=IST).astimezone(UTC)
 CLOSE = OPEN + 375 * MINUTE
 HISTORY = "/instruments/historical"
-REQUEST_TOKEN = "request-token-42"
-
-
-def series(symbol: str, start: datetime, n: int, step: timedelta = MINUTE, oi: bool = False) -> pl.DataFrame:
-    """`n` bars of a symbol with prices that tell each bar from any other."""
-    i = pl.int_range(n, eager=True).cast(pl.Float64)
-    return pl.DataFrame(
-        {
-            "symbol": pl.repeat(symbol, n, eager=True),
-            "ts": pl.Series([start + step * k for k in range(n)], dtype=SOURCE_BARS["ts"]),
-            "open": 100 + i / 20,
-            "high": 101 + i / 20,
-            "low": 99 + i / 20,
-            "close": 100.5 + i / 20,
-            "volume": 1000 + i,
-            "oi": 5000 + 50 * i if oi else pl.Series([None] * n, dtype=pl.Float64),
-        },
-        schema=SOURCE_BARS,
-    )
-
-
 DAY = series("RELIANCE", OPEN, 375)
 
 
@@ -70,10 +44,6 @@ def source(vendor: FakeKite, **settings: str) -> kite.KiteSource:
     opened = open_source({"kind": "kite", "url": vendor.url, **settings}, vendor.clock.around(fake.SECRETS))
     assert isinstance(opened, kite.KiteSource)
     return opened
-
-
-def serve(clock: Clock, held: dict[tuple[str, str], pl.DataFrame], **options: bool) -> FakeKite:
-    return FakeKite(held, clock, **options)
 
 
 # full days
@@ -133,7 +103,7 @@ def _as_source_bars(recorded: pl.DataFrame, symbol: str) -> pl.DataFrame:
 
 def test_open_interest_is_asked_for_with_derivatives_only(clock: Clock) -> None:
     future = series("NIFTY24JANFUT", OPEN, 375, oi=True)
-    with serve(clock, {("minute", "NIFTY24JANFUT"): future}) as vendor:
+    with FakeKite({("minute", "NIFTY24JANFUT"): future}, clock) as vendor:
         got = source(vendor, exchange="NFO").bars(["NIFTY24JANFUT"], "1m", OPEN, CLOSE)
         assert_frame_equal(got, future)
         assert [request.query["oi"] for request in vendor.asked(HISTORY)] == ["1"]
@@ -170,7 +140,7 @@ def test_a_long_range_is_asked_for_in_pages_and_comes_back_once(
 ) -> None:
     start = datetime(2021, 1, 1, tzinfo=UTC)
     bars = series("RELIANCE", start, days * 24, timedelta(hours=1))
-    with serve(clock, {(vendor_interval, "RELIANCE"): bars}, repeats=repeats) as vendor:
+    with FakeKite({(vendor_interval, "RELIANCE"): bars}, clock, repeats=repeats) as vendor:
         got = source(vendor).bars(["RELIANCE"], interval, start, start + timedelta(days=days))
         assert_frame_equal(got, bars)
         assert len(vendor.asked(HISTORY)) == pages
@@ -179,7 +149,7 @@ def test_a_long_range_is_asked_for_in_pages_and_comes_back_once(
 def test_a_day_bar_belongs_to_its_date_in_india(clock: Clock) -> None:
     midnights = series("RELIANCE", datetime(2018, 1, 1, tzinfo=IST).astimezone(UTC), 3000, timedelta(days=1))
     first, last = datetime(2018, 3, 5, 9, 15, tzinfo=IST), datetime(2024, 3, 15, 15, 30, tzinfo=IST)
-    with serve(clock, {("day", "RELIANCE"): midnights}) as vendor:
+    with FakeKite({("day", "RELIANCE"): midnights}, clock) as vendor:
         got = source(vendor).bars(["RELIANCE"], "day", first.astimezone(UTC), last.astimezone(UTC))
         assert len(vendor.asked(HISTORY)) == 2, "2,000 days fit into a request"
     local = got["ts"].dt.convert_time_zone("Asia/Kolkata").dt.date()
@@ -189,7 +159,7 @@ def test_a_day_bar_belongs_to_its_date_in_india(clock: Clock) -> None:
 
 def test_history_is_never_asked_for_more_often_than_three_times_a_second(clock: Clock) -> None:
     start = datetime(2014, 1, 1, tzinfo=UTC)
-    with serve(clock, {}) as vendor:
+    with FakeKite({}, clock) as vendor:
         began = clock.now()
         got = source(vendor).bars(["RELIANCE", "INFY"], "1m", start, start + timedelta(days=60 * 20))
         assert len(vendor.asked(HISTORY)) == 40, "no request was refused for coming too early"
@@ -200,7 +170,7 @@ def test_history_is_never_asked_for_more_often_than_three_times_a_second(clock: 
 
 def test_a_candle_gap_stays_a_gap(clock: Clock) -> None:
     gappy = pl.concat([DAY.head(100), DAY.tail(50)])
-    with serve(clock, {("minute", "RELIANCE"): gappy}) as vendor:
+    with FakeKite({("minute", "RELIANCE"): gappy}, clock) as vendor:
         assert_frame_equal(source(vendor).bars(["RELIANCE"], "1m", OPEN, CLOSE), gappy)
 
 
@@ -264,7 +234,7 @@ def test_after_a_fault_that_passes_each_bar_is_there_once(vendor: FakeKite, faul
 def test_a_fault_in_the_middle_of_many_pages_neither_loses_nor_repeats_one(clock: Clock, fault: Fault) -> None:
     start = datetime(2021, 1, 1, tzinfo=UTC)
     bars = series("RELIANCE", start, 200 * 24, timedelta(hours=1))
-    with serve(clock, {("minute", "RELIANCE"): bars}, repeats=True) as vendor:
+    with FakeKite({("minute", "RELIANCE"): bars}, clock, repeats=True) as vendor:
         vendor.fail(honest, fault, honest, fault, fault, on=HISTORY)
         assert_frame_equal(source(vendor).bars(["RELIANCE"], "1m", start, start + timedelta(days=200)), bars)
 
@@ -335,124 +305,3 @@ def test_a_list_of_instruments_cut_off_is_asked_for_again(vendor: FakeKite) -> N
         cut_off, instead(Reply(200, b"instrument_token,exchange_token\n12,3", "text/csv")), on="/instruments/NSE"
     )
     assert source(vendor).instruments().height == 5
-
-
-# token and login
-
-
-def test_a_token_that_ends_in_the_middle_is_told_and_a_new_login_goes_on(clock: Clock) -> None:
-    clock.at = datetime(2024, 6, 4, 5, 59, 58, tzinfo=IST).astimezone(UTC)
-    start = datetime(2021, 1, 1, tzinfo=UTC)
-    bars = series("RELIANCE", start, 600 * 24, timedelta(hours=1))
-    with serve(clock, {("minute", "RELIANCE"): bars}) as vendor:
-        opened = source(vendor)
-        with pytest.raises(TokenExpired, match=r"log in again.*KITE_ACCESS_TOKEN"):
-            opened.bars(["RELIANCE"], "1m", start, start + timedelta(days=600))
-        assert 1 < len(vendor.asked(HISTORY)) < 10
-        assert not opened.token().is_fresh
-        vendor.request_token = REQUEST_TOKEN
-        around = clock.around(fake.SECRETS)
-        token = kite.exchange_token({"url": vendor.url}, around, REQUEST_TOKEN)
-        again = kite.connect({"url": vendor.url}, clock.around(fake.SECRETS | {"KITE_ACCESS_TOKEN": token}))
-        assert_frame_equal(again.bars(["RELIANCE"], "1m", start, start + timedelta(days=600)), bars)
-
-
-@pytest.mark.parametrize("status", [403, 200])
-def test_a_token_refused_is_not_tried_again(vendor: FakeKite, status: int) -> None:
-    vendor.fail(instead(fake.error(status, "TokenException", "Token is invalid or has expired.")), on=HISTORY)
-    with pytest.raises(TokenExpired, match="invalid or has expired"):
-        source(vendor).bars(["RELIANCE"], "1m", OPEN, CLOSE)
-    assert len(vendor.asked(HISTORY)) == 1
-
-
-@pytest.mark.parametrize(("hour", "ends"), [(8, "2024-06-04T00:30"), (2, "2024-06-03T00:30")])
-def test_a_fresh_token_ends_at_six_in_india(vendor: FakeKite, clock: Clock, hour: int, ends: str) -> None:
-    clock.at = datetime(2024, 6, 3, hour, 0, tzinfo=IST).astimezone(UTC)
-    opened = source(vendor)
-    assert isinstance(opened, HasToken)
-    state = opened.token()
-    assert state.is_fresh
-    assert state.expires_at is not None
-    assert state.expires_at.isoformat(timespec="minutes") == f"{ends}+00:00"
-
-
-def test_a_stale_token_is_a_state_with_its_way_out(vendor: FakeKite, clock: Clock) -> None:
-    clock.at = vendor.token_ends
-    state = source(vendor).token()
-    assert not state.is_fresh
-    assert state.expires_at is None
-    assert "log in again" in state.detail
-
-
-def test_a_request_token_is_sent_once_and_good_once(vendor: FakeKite, clock: Clock) -> None:
-    around, settings = clock.around(fake.SECRETS), {"url": vendor.url}
-    assert kite.login_url(settings, around).startswith("https://kite.zerodha.com/connect/login?api_key=")
-    vendor.request_token = REQUEST_TOKEN
-    vendor.fail(reset, on="/session")
-    with pytest.raises(SourceUnavailable, match="1 attempts"):
-        kite.exchange_token(settings, around, REQUEST_TOKEN)
-    assert kite.exchange_token(settings, around, REQUEST_TOKEN) == vendor.access_token
-    with pytest.raises(TokenExpired, match="open the login page again"):
-        kite.exchange_token(settings, around, REQUEST_TOKEN)
-    assert len(vendor.asked("/session")) == 3
-
-
-def test_an_address_that_is_none_is_refused_at_once(clock: Clock) -> None:
-    with pytest.raises(SourceRefused, match=r"source.url is 'localhost:80', but must begin with https://"):
-        kite.connect({"url": "localhost:80"}, clock.around(fake.SECRETS))
-
-
-def test_missing_secrets_are_named_with_what_they_are(clock: Clock) -> None:
-    with pytest.raises(MissingSecrets, match="KITE_ACCESS_TOKEN \\(from today's login\\)"):
-        kite.connect({}, clock.around({"KITE_API_KEY": "x"}))
-    with pytest.raises(MissingSecrets, match="KITE_API_SECRET"):
-        kite.login_url({}, clock.around({"KITE_API_KEY": "x"}))
-    assert set(secrets_of("kite")) == set(fake.SECRETS)
-
-
-# secrets
-
-ECHO = " ".join(fake.SECRETS.values())
-TELLING: dict[str, Fault] = {
-    "an error with the secrets in it": instead(fake.error(200, "GeneralException", ECHO)),
-    "a refusal with the secrets in it": instead(fake.error(400, "InputException", ECHO)),
-    "a token error with the secrets in it": instead(fake.error(403, "TokenException", ECHO)),
-    "broken JSON with the secrets in it": instead(Reply(200, f'{{"access_token": "{ECHO}'.encode())),
-    "a page with the secrets in it": instead(Reply(200, ECHO.encode(), "text/html")),
-    "a type with the secrets in it": instead(Reply(200, b"", f"x/{fake.ACCESS_TOKEN}{fake.API_SECRET}")),
-    "a reply of another kind": instead(as_json({"data": {"access_token": ECHO}})),
-    "a connection reset": reset,
-}
-
-
-@pytest.mark.parametrize("fault", TELLING.values(), ids=TELLING.keys())
-def test_no_secret_is_ever_told(vendor: FakeKite, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    opened, around = source(vendor), vendor.clock.around(fake.SECRETS)
-    told = [repr(opened), repr(around), repr(vars(around)["now"])]
-    vendor.fail(*[fault] * 6, on=HISTORY)
-    with pytest.raises((SourceRefused, SourceUnavailable, TokenExpired)) as bars:
-        opened.bars(["RELIANCE"], "1m", OPEN, CLOSE)
-    vendor.fail(*[fault] * 6, on="/user/profile")
-    vendor.fail(fault, on="/session")
-    told += [whole_story(bars.value), *state_or_error(opened)]
-    with pytest.raises((SourceRefused, SourceUnavailable, TokenExpired)) as login:
-        kite.exchange_token({"url": vendor.url}, around, REQUEST_TOKEN)
-    told += [whole_story(login.value), caplog.text]
-    for secret in [*fake.SECRETS.values(), REQUEST_TOKEN]:
-        assert not [text for text in told if secret in text]
-
-
-def state_or_error(opened: kite.KiteSource) -> list[str]:
-    try:
-        return [str(opened.token())]
-    except (SourceRefused, SourceUnavailable) as error:
-        return [whole_story(error)]
-
-
-def whole_story(error: BaseException) -> str:
-    """What a traceback prints and, beyond that, every exception that hangs on the error."""
-    told, seen = "".join(traceback.format_exception(error)), error
-    while seen := seen.__cause__ or seen.__context__:  # type: ignore[assignment]
-        told += repr(seen) + str(vars(seen))
-    return told
