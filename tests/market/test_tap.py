@@ -226,6 +226,35 @@ def test_bars_are_taken_as_well_and_the_last_word_on_a_minute_counts(tmp_path: P
     assert not lake.has("quarantine", SESSION)
 
 
+@pytest.mark.parametrize(
+    ("file", "market", "session"),
+    [
+        ("nse_equity_1m_2021.parquet", "nse", date(2021, 4, 5)),
+        ("crypto_1m.parquet", "crypto", date(2024, 2, 14)),
+        ("metals_fx_1m.parquet", "metals", date(2026, 4, 14)),
+    ],
+)
+def test_recorded_bars_that_are_offered_minute_by_minute_end_in_the_lake(
+    tmp_path: Path, market_file: Callable[[str], Path], file: str, market: str, session: date
+) -> None:
+    calendar = session_calendar(load_profile(market))
+    open_at, close_at = calendar.hours(session)
+    around = pl.col("ts").is_between(open_at - timedelta(hours=1), close_at, closed="left")
+    recorded = pl.scan_parquet(market_file(file)).filter(around).collect()
+    if market == "metals":
+        recorded = recorded.filter(symbol="XAUUSD")
+    oi = pl.lit(None, pl.Float64).alias("oi")
+    bars = recorded.with_columns(oi).select(pl.col(name).cast(dtype) for name, dtype in SOURCE_BARS.items())
+    assert bars.height > 1000
+    with opened(tmp_path, market, "live", seconds=0.05) as tap:
+        for _, minute in bars.sort("ts", "symbol").group_by("ts", maintain_order=True):
+            tap.offer(minute)
+    lake = Lake(tmp_path / "lake")
+    compact(tmp_path, market, lake=lake, calendar=calendar, session=session)
+    inside = bars.filter(pl.col("ts") >= open_at).sort("symbol", "ts")
+    assert_frame_equal(lake.read("price_history", session).drop("known_at"), inside, check_exact=True)
+
+
 def test_a_session_that_begins_the_day_before_is_put_together_from_two_dates(tmp_path: Path) -> None:
     monday, tuesday = (FUTURES.hours(day) for day in (SESSION, date(2024, 12, 3)))
     offered = walk(4000, monday.open - timedelta(minutes=30), timedelta(seconds=43), "ESZ4")  # to beyond Tuesday's open

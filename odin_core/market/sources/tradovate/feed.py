@@ -7,6 +7,7 @@ an event `e`. Both sides send a heartbeat at least every 2.5 seconds. (partner.t
 import json
 import logging
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta
 from typing import Any
@@ -106,7 +107,7 @@ class Feed:
             raise PassingFault(f"the connection was lost ({type(error).__name__})") from None
         return self._number
 
-    def _until(self, arrived: Any, what: str) -> None:
+    def _until(self, arrived: Callable[[], bool], what: str) -> None:
         start: datetime = self._now()
         while not arrived():
             if self._now() - start > PATIENCE:
