@@ -6,7 +6,7 @@ from itertools import pairwise
 import polars as pl
 import pytest
 from fakes.serving import Clock
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -48,6 +48,7 @@ def failing(times: int, after: float | None = None):
 # pace
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 50), st.lists(st.floats(0, 2), min_size=2, max_size=40))
 def test_two_calls_are_never_closer_than_the_pace_allows(per_second: float, idle: list[float]) -> None:
     clock = Clock()
@@ -161,6 +162,7 @@ def test_the_vendors_exception_does_not_hang_on_ours() -> None:
 # pages
 
 
+@settings(deadline=None)
 @given(st.integers(0, 5000), st.integers(1, 700))
 def test_spans_cover_a_range_once_in_order_and_keep_to_the_longest(minutes: int, longest: int) -> None:
     cut = list(spans(START, START + minutes * MINUTE, longest * MINUTE))
@@ -170,6 +172,7 @@ def test_spans_cover_a_range_once_in_order_and_keep_to_the_longest(minutes: int,
     assert all(timedelta(0) < until - since <= longest * MINUTE for since, until in cut)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(0, 300), unique=True).map(sorted),
     st.integers(1, 60),
@@ -198,6 +201,7 @@ def test_no_page_is_an_empty_frame_of_the_schema() -> None:
     assert_frame_equal(stitched([]), SOURCE_BARS.to_frame())
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.one_of(st.none(), st.integers(0, 100))), st.integers(0, 100), st.integers(0, 100), st.integers(0, 120)
 )
