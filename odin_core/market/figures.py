@@ -9,7 +9,7 @@ from typing import NamedTuple
 from odin_core.errors import OdinError
 
 OPERATORS = ("<=", ">=", "<", ">")
-RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*(\S+)\s*")
+RULE = re.compile(r"\s*(\w+)\s*(<=|>=|<|>)\s*([^\s<>=]+)\s*")
 
 
 class BadRule(OdinError):

@@ -60,9 +60,9 @@ def fundamentals_as_of(rows: pl.DataFrame, instant: datetime) -> pl.DataFrame:
 def judged(symbols: pl.Series, figures: pl.DataFrame, rules: Sequence[Rule]) -> pl.Series:
     """For each of `symbols` whether all rules hold: "passes", "fails" (one is broken) or "unknown" (none is broken, but
     a figure is not known). figures: as of `fundamentals_as_of`; a figure without a column is known of nobody."""
-    own = symbols.to_frame("symbol").join(figures, on="symbol", how="left", maintain_order="left") if rules else None
-    if own is None or not figures.width:
+    if not rules or not figures.width:
         return pl.Series([UNKNOWN if rules else PASSES] * len(symbols), dtype=pl.String)
+    own = symbols.to_frame("symbol").join(figures, on="symbol", how="left", maintain_order="left")
     holds = [_holds(rule) if rule.figure in own.columns else pl.lit(None, pl.Boolean) for rule in rules]
     every = pl.all_horizontal(holds)  # Kleene: false where one is, null where none is but one is null
     verdict = pl.when(every).then(pl.lit(PASSES)).when(~every).then(pl.lit(FAILS)).otherwise(pl.lit(UNKNOWN))
