@@ -17,6 +17,8 @@ BENCHES = (
     "bootstrap_scaling",
     "bootstrap_peak_mb",
     "definitions_load",
+    "resample",
+    "lake_read",
 )
 RESULT = Path(__file__).resolve().parents[2] / "bench.json"
 
