@@ -41,10 +41,8 @@ def list_datasets(home: Path, market: str, json_output: bool) -> None:
 @as_json
 def show(name: str, home: Path, market: str, json_output: bool) -> None:
     """A dataset's manifest: sessions, tables, symbols, sources, how complete its columns are; --json: every file."""
-    import json
-
     manifest, copies = _found(home, name)
-    whole: dict[str, Any] = json.loads(manifest.to_json()) | {"copies": [str(copy) for copy in copies]}
+    whole: dict[str, Any] = manifest.to_dict() | {"copies": [str(copy) for copy in copies]}
     short = {key: whole[key] for key in ("version", "kind", "market", "form", "first", "last", "life", "copies")}
     short |= {"symbols": ", ".join(manifest.symbols), "tables": manifest.tables}
     short |= {"sources": manifest.sources and list(manifest.sources), "completeness": dict(manifest.completeness)}

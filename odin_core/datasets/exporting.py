@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import polars as pl
 
-from odin_core.datasets.manifest import FILE, DataFile, Manifest, export_version, sha256_of
+from odin_core.datasets.manifest import FILE, DataFile, Manifest, export_version, sha256_of, write_manifest
 from odin_core.datasets.registry import record
 from odin_core.datasets.training import sources_of
 from odin_core.errors import OdinError, nearest
@@ -153,7 +153,7 @@ def _written(
         code_version=code_version,
         life=life.id if life and of_life else None,
     )
-    write_text(manifest.to_json(), folder / FILE)
+    write_manifest(manifest, folder / FILE)
     return manifest
 
 

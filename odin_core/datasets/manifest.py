@@ -6,12 +6,13 @@ made. Where its files lie is said beside it: in `registry` for those of a home, 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from odin_core.errors import OdinError
+from odin_core.lake import write_text
 from odin_core.lifecycle.config import identity
 
 FILE = "manifest.json"  # its name inside an export
@@ -70,18 +71,20 @@ class Manifest:
     def rows(self) -> int:
         return sum(file.rows for file in self.files)
 
-    def to_json(self) -> str:
-        """Text with the checksum of the rest in it. `from_json` gives the same manifest back."""
-        body = {"format": FORMAT, **asdict(self)}
-        return json.dumps(body | {"checksum": _checksum(body)}, indent=1, sort_keys=True, default=str) + "\n"
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON says it, with the checksum of the rest in it. `from_dict` gives the same manifest back."""
+        files = [vars(file) | {"session": str(file.session)} for file in self.files]
+        bounds = {"first": str(self.first), "last": str(self.last)}
+        body = {"format": FORMAT, **vars(self), **bounds, "files": files}
+        return body | {"checksum": _checksum(body)}
 
     @classmethod
-    def from_json(cls, text: str, path: Path) -> Self:
-        """Raises ManifestUnreadable (naming `path`) for a text that is damaged or that somebody changed."""
+    def from_dict(cls, said: Any, path: Path) -> Self:
+        """Raises ManifestUnreadable (naming `path`) for one that is damaged or that somebody changed."""
         try:
-            body = json.loads(text)
+            body = dict(said)
             checksum, form = body.pop("checksum"), body["format"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ManifestUnreadable(path, f"{type(error).__name__}: {error}") from error
         if form != FORMAT:
             raise ManifestUnreadable(path, f"it has format {form!r} and this ODIN knows format {FORMAT}")
@@ -105,7 +108,7 @@ def _typed(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _checksum(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 def export_version(market: str, form: str, files: Sequence[DataFile]) -> str:
@@ -120,10 +123,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_manifest(manifest: Manifest, path: Path) -> None:
+    write_text(json.dumps(manifest.to_dict(), indent=1, sort_keys=True) + "\n", path)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Raises ManifestUnreadable."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ManifestUnreadable(path, str(error)) from error
-    return Manifest.from_json(text, path)
+    return Manifest.from_dict(said, path)

@@ -53,8 +53,7 @@ def record(home: Home, manifest: Manifest, root: Path) -> None:
             log.warning("warning: %s was damaged (%s) and is written anew", path, error)
     here = os.path.relpath(root, home.root) if root.is_relative_to(home.root) else str(root)
     copies = [*(copy for copy in earlier if copy != here), here]
-    entry = {"copies": copies, "manifest": json.loads(manifest.to_json())}
-    write_text(json.dumps(entry, indent=1, sort_keys=True) + "\n", path)
+    write_text(json.dumps({"copies": copies, "manifest": manifest.to_dict()}, sort_keys=True) + "\n", path)
 
 
 def datasets(home: Home) -> list[Registered]:
@@ -89,10 +88,10 @@ def _path(home: Home, version: str) -> Path:
 def _read(home: Home, path: Path) -> Registered:
     try:
         entry = json.loads(path.read_text())
-        text, copies = json.dumps(entry["manifest"]), tuple((home.root / copy).resolve() for copy in entry["copies"])
+        said, copies = entry["manifest"], tuple((home.root / copy).resolve() for copy in entry["copies"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ManifestUnreadable(path, f"{type(error).__name__}: {error}") from error
-    return Registered(Manifest.from_json(text, path), copies)
+    return Registered(Manifest.from_dict(said, path), copies)
 
 
 def _recorded(home: Home) -> Iterator[Registered]:

@@ -74,8 +74,10 @@ def _manifest(
     kept: bool,
 ) -> Manifest:
     files = []
+    features, own = data.lake.root / data.features_table, life.lake.root
     for row in rows.iter_rows(named=True):
-        path = _file_of(life, data, row["table"], row["path"])
+        of_features = row["table"] == FEATURES
+        path = features / row["path"].removeprefix(f"{FEATURES}/") / FILE if of_features else own / row["path"] / FILE
         files.append(DataFile(
             table=row["table"], session=row["session"], path=path.relative_to(life.home.root).as_posix(),
             rows=row["rows"], hash=row["hash"], sha256=_sha256(*_state(path)) if kept else None,
@@ -98,13 +100,6 @@ def _manifest(
         code_version=code_version,
         life=life.id,
     )
-
-
-def _file_of(life: "Life", data: "MarketData", table: str, path: str) -> Path:
-    """Where a row's file lies: features with the market, everything else with the life."""
-    if table == FEATURES:
-        return data.lake.root / data.features_table / path.removeprefix(f"{FEATURES}/") / FILE
-    return life.lake.root / path / FILE
 
 
 def _completeness(window: Sequence["SessionContexts"]) -> dict[str, dict[str, float]]:
