@@ -38,7 +38,7 @@ with Tap(folder, "nse", "NSE", now=lambda: first, seconds=float(sys.argv[4])) as
         rows = [("AAA", first + timedelta(milliseconds=20 * (number + i)), 100.0, 1.0) for i in range(10)]
         tap.offer(pl.DataFrame(rows, TICKS, orient="row"))
         number += 10
-        print(number, time.monotonic(), flush=True)  # offered up to here, at this moment
+        print(number, tap.counts().written, time.monotonic(), flush=True)
         time.sleep(0.002)
 """
 
@@ -83,19 +83,27 @@ def started(script: str, *arguments: object) -> "subprocess.Popen[str]":
     return process
 
 
-def killed_after(process: "subprocess.Popen[str]", seconds: float) -> tuple[list[tuple[int, float]], float]:
-    """What it said until it was killed, and when that was (monotonic clock, which processes share)."""
-    time.sleep(seconds)
-    at = time.monotonic()
+def killed(process: "subprocess.Popen[str]") -> str:
+    """What it said until it is killed, now."""
     os.kill(process.pid, signal.SIGKILL)
-    lines, _ = process.communicate()
-    pairs = [line.split() for line in lines.splitlines() if len(line.split()) == 2]
-    return [(int(number), float(moment)) for number, moment in pairs[:-1]], at
+    return process.communicate()[0]
+
+
+def batches_of(folder: Path) -> list[Path]:
+    files = folder.glob("nse/date=*/exchange=NSE/*.parquet")
+    return sorted(files, key=lambda file: int(file.stem))
+
+
+def wait_for_batches(folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while len(batches_of(folder)) < count:
+        assert time.monotonic() < deadline, "the tap writes nothing"
+        time.sleep(0.005)
 
 
 def tapped(folder: Path) -> pl.DataFrame:
     """Every batch, in the order of the numbers; each must be readable."""
-    files = sorted(folder.glob("nse/date=*/exchange=NSE/*.parquet"), key=lambda file: int(file.stem))
+    files = batches_of(folder)
     assert [int(file.stem) for file in files] == list(range(1, len(files) + 1))
     return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
 
@@ -110,21 +118,27 @@ def test_a_killed_tap_has_lost_no_more_than_its_last_seconds_and_says_so(
     chance, first, kept = random.Random(7), NSE.hours(SESSION).open, 0
     for kill in range(3):
         process = started(OFFERS, tmp_path, first.isoformat(), kept, SECONDS)
-        said, at = killed_after(process, chance.uniform(0.8, 1.2))
+        wait_for_batches(tmp_path, len(batches_of(tmp_path)) + 3)
+        time.sleep(chance.uniform(0, 0.2) if kill else 2.5)
+        at = time.monotonic()
+        said = [line.split() for line in killed(process).splitlines()[:-1]]  # the last line may be cut
         there = tapped(tmp_path)
         numbers = ((there["ts"] - first).dt.total_milliseconds() // 20).to_list()
         assert numbers == list(range(len(numbers)))  # nothing is missing before the end, and nothing is there twice
-        before = [number for number, moment in said if moment < at - 8 * SECONDS]  # the machine may be busy
-        assert len(numbers) >= before[-1] > kept
+        assert len(numbers) >= kept + int(said[-1][1])  # what counted as written is
+        old = [int(number) for number, _, moment in said if float(moment) < at - 2]  # a busy machine's few seconds
+        assert len(numbers) >= max(old, default=0)
+        assert old or kill
         kept = len(numbers)
-        assert len((tmp_path / "nse" / "exchange=NSE.jsonl").read_text().splitlines()) == 2 * kill + 1
     Tap(tmp_path, "nse", "NSE", now=lambda: NSE.hours(SESSION).close).close()
     assert f"the tap was killed and wrote every 0.05 s: rows after {tapped(tmp_path)['ts'].max()}" in caplog.text
 
 
 def test_what_a_kill_may_have_cost_is_told_with_its_session(tmp_path: Path, lake: Lake) -> None:
     open_at, close_at = NSE.hours(SESSION)
-    killed_after(started(OFFERS, tmp_path, open_at.isoformat(), 0, SECONDS), 0.3)
+    process = started(OFFERS, tmp_path, open_at.isoformat(), 0, SECONDS)
+    wait_for_batches(tmp_path, 2)
+    killed(process)
     newest = tapped(tmp_path)["ts"].max()
     Tap(tmp_path, "nse", "NSE", now=lambda: close_at).close()
     report = compact(tmp_path, "nse", lake=lake, calendar=NSE, session=SESSION)
@@ -179,7 +193,9 @@ def test_compacting_killed_at_random_moments_ends_with_the_same_bytes(
 ) -> None:
     chance = random.Random(11)
     for _ in range(3):
-        killed_after(started(COMPACTS, batches, lake.root, SESSION), chance.uniform(0, 0.15))
+        process = started(COMPACTS, batches, lake.root, SESSION)
+        time.sleep(chance.uniform(0, 0.15))
+        killed(process)
         assert digest(lake).items() <= untouched.items()
     compact(batches, "nse", lake=lake, calendar=NSE, session=SESSION)
     assert digest(lake) == untouched
