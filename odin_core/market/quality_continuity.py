@@ -69,8 +69,9 @@ def _explained(seen: Seen, at: int, ratio: float, jumped: bool, actions: Sequenc
             yield Finding(symbol, "jump_on_news", "warning", 1, f"{told}, but it is traded as after news")
         else:
             yield Finding(symbol, "jump_without_action", "error", 1, told)
-    elif apart(expected, 1.0) > JUMP:
-        detail = f"{told}, but its {actions[0].kind} asks for {expected:.3g}: are the bars adjusted already?"
+    elif apart(expected, 1.0) > JUMP and apart(ratio, expected) > JUMP:
+        kinds = " and ".join(dict.fromkeys(a.kind for a in actions))
+        detail = f"{told}, but its {kinds} asks for {expected:.3g}: a wrong action, or bars that are adjusted already"
         yield Finding(symbol, "action_without_jump", "warning", 1, detail)
 
 
