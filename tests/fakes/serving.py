@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -71,14 +70,6 @@ def altered(change: Callable[[Any], Any]) -> Fault:
     return lambda honest: as_json(change(json.loads(honest().body)))
 
 
-def slow(seconds: float) -> Fault:
-    def fault(honest: Callable[[], Reply]) -> Reply:
-        time.sleep(seconds)
-        return honest()
-
-    return fault
-
-
 def reset(honest: Callable[[], Reply]) -> Reply:
     raise ConnectionReset
 
@@ -118,12 +109,18 @@ class FakeServer:
         self.requests: list[Request] = []
         self._faults: list[tuple[str, Fault]] = []
         self._lock = threading.Lock()
+        self._closing = threading.Event()
 
     def answer(self, request: Request) -> Reply:
         raise NotImplementedError
 
     def fail(self, *faults: Fault, on: str = "") -> None:
         self._faults += [(on, fault) for fault in faults]
+
+    def hang(self, honest: Callable[[], Reply]) -> Reply:
+        """A fault: no answer before the server closes."""
+        self._closing.wait()
+        return honest()
 
     def asked(self, on: str) -> list[Request]:
         return [request for request in self.requests if on in request.path]
@@ -149,6 +146,7 @@ class FakeServer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

@@ -172,18 +172,18 @@ def test_spans_cover_a_range_once_in_order_and_keep_to_the_longest(minutes: int,
     assert all(timedelta(0) < until - since <= longest * MINUTE for since, until in cut)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
-    st.lists(st.integers(0, 300), unique=True).map(sorted),
+    st.lists(st.integers(0, 59), unique=True).map(sorted),
     st.integers(1, 60),
-    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=301, max_size=301),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=60, max_size=60),
 )
 def test_pages_however_they_overlap_give_the_series_back(
     minutes: list[int], longest: int, overlaps: list[tuple[int, int]]
 ) -> None:
     pages = []
     for (since, until), (before, behind) in zip(
-        spans(START, START + 301 * MINUTE, longest * MINUTE), overlaps, strict=False
+        spans(START, START + 60 * MINUTE, longest * MINUTE), overlaps, strict=False
     ):
         first, last = (since - START) // MINUTE - before, (until - START) // MINUTE + behind
         pages.append(bars([m for m in minutes if first <= m < last]))

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from fakes import kite as fake
 from fakes.kite import IST, FakeKite
-from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset, slow
+from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset
 from fakes.telling import series
 from polars.testing import assert_frame_equal
 
@@ -259,15 +259,17 @@ def test_the_vendor_is_left_alone_as_long_as_it_asks(vendor: FakeKite, clock: Cl
     assert max(clock.waits) >= 7
 
 
-def test_a_slow_reply_is_given_up_and_asked_for_again(vendor: FakeKite, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kite, "TIMEOUT", 0.2)
-    opened = source(vendor)
-    opened.instruments()
-    vendor.fail(slow(0.6), on=HISTORY)
-    assert_frame_equal(opened.bars(["RELIANCE"], "1m", OPEN, CLOSE), DAY)
-    vendor.fail(*[slow(0.3)] * 6, on=HISTORY)
+def test_a_reply_that_does_not_come_is_asked_for_again(vendor: FakeKite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kite, "TIMEOUT", 1.5)
+    vendor.fail(vendor.hang, on=HISTORY)
+    assert_frame_equal(source(vendor).bars(["RELIANCE"], "1m", OPEN, CLOSE), DAY)
+
+
+def test_a_vendor_that_never_answers_is_told_as_such(vendor: FakeKite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kite, "TIMEOUT", 0.1)
+    vendor.fail(*[vendor.hang] * 6)
     with pytest.raises(SourceUnavailable, match="no answer in time"):
-        opened.bars(["RELIANCE"], "1m", OPEN, CLOSE)
+        source(vendor).instruments()
 
 
 def test_nobody_listening_is_told_as_such(vendor: FakeKite, clock: Clock) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 from fakes import tradelocker as fake
-from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset, slow
+from fakes.serving import Clock, Fault, Reply, altered, as_json, cut_off, honest, instead, reset
 from fakes.telling import series
 from fakes.tradelocker import FakeTradeLocker
 from polars.testing import assert_frame_equal
@@ -21,7 +21,7 @@ from odin_core.market.sources.source import (
     UnknownSymbols,
     open_source,
 )
-from odin_core.market.sources.tradelocker import TradeLockerSource
+from odin_core.market.sources.tradelocker import TradeLockerSource, client
 
 MINUTE = timedelta(minutes=1)
 OPEN = datetime(2024, 3, 4, 23, 0, tzinfo=UTC)  # 18:00 in New York
@@ -242,15 +242,19 @@ def test_the_vendor_is_left_alone_as_long_as_it_asks(vendor: FakeTradeLocker, cl
     assert max(clock.waits) >= 7
 
 
-def test_a_slow_reply_is_given_up_and_asked_for_again(vendor: FakeTradeLocker, monkeypatch: pytest.MonkeyPatch) -> None:
-    from odin_core.market.sources.tradelocker import client
-
-    monkeypatch.setattr(client, "TIMEOUT", (1, 0.3))
-    vendor.fail(slow(0.8), on=HISTORY)
+def test_a_reply_that_does_not_come_is_asked_for_again(
+    vendor: FakeTradeLocker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", (1.5, 1.5))
+    vendor.fail(vendor.hang, on=HISTORY)
     assert_frame_equal(source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE), DAY)
-    vendor.fail(*[slow(0.5)] * 6, on=HISTORY)
+
+
+def test_a_vendor_that_never_answers_is_told_as_such(vendor: FakeTradeLocker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT", (1.5, 0.1))
+    vendor.fail(*[vendor.hang] * 6)
     with pytest.raises(SourceUnavailable, match="no answer in time"):
-        source(vendor).bars(["XAUUSD"], "1m", OPEN, CLOSE)
+        source(vendor).instruments()
 
 
 @pytest.mark.parametrize("reply", [as_json({"s": "error", "errmsg": "no"}, 403), Reply(404, b"", None)])

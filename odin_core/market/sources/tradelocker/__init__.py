@@ -224,13 +224,15 @@ class TradeLockerSource:
         import jwt
 
         cause: BaseException | None = error
-        while cause is not None:
+        while isinstance(cause, Exception):
             if isinstance(cause, PassingFault | OdinError):
                 return cause
             if isinstance(cause, jwt.PyJWTError):
                 return _LoggedOut("the session's token cannot be read")
+            if fault := connection_fault(cause):
+                return fault
             cause = cause.__cause__
-        return connection_fault(error) or unreadable(error)
+        return unreadable(error)
 
 
 def _listed(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
