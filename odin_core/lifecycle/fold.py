@@ -195,7 +195,8 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
 def _change_phase(
     state: LoopState, day: Day, rules: LoopRules, tables: dict[str, pl.DataFrame]
 ) -> tuple[LoopState, phases.Outlook, float]:
-    view = phases.outlook(state, rules.config, _admitted(state, day, rules).contexts.height)
+    admitted = _admitted(state, day, rules)
+    view = phases.outlook(state, rules.config, admitted.contexts.height, admitted.barred)
     if view.phase != state.phase:
         if view.phase < state.phase and state.champion is not None:
             row = {
@@ -229,7 +230,8 @@ def _plan(state: LoopState, day: Day, rules: LoopRules, epsilon: float = 1.0) ->
     plan = planner.plan_session(
         state, contexts, inputs(contexts), day.next_session, rules.profile, config, epsilon, rules.features_version
     )
-    narrow = contexts.height < config.filter.min_symbols and _warm(day)
+    lively = contexts.height + admitted.barred  # widening does not help those whom only the fundamentals bar
+    narrow = lively < config.filter.min_symbols and _warm(day)
     widening = (
         min(state.widening + 1, config.filter.max_widening) if narrow and config.filter.adaptive else state.widening
     )
@@ -243,7 +245,7 @@ def _warm(day: Day) -> bool:
 
 
 def _bars(day: Day) -> int:
-    return max(int((day.closes - day.opens).total_seconds() // 300), 1)
+    return max(day.minutes // 5, 1)
 
 
 def _regime(day: Day) -> str | None:

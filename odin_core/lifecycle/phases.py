@@ -65,8 +65,9 @@ class Outlook:
     suggestions: tuple[str, ...]
 
 
-def outlook(state: LoopState, config: LifeConfig, filtered: int) -> Outlook:
-    """Judge the gate out of `state.phase` on what is known after the session; going back is judged first."""
+def outlook(state: LoopState, config: LifeConfig, filtered: int, barred: int = 0) -> Outlook:
+    """Judge the gate out of `state.phase` on what is known after the session; going back is judged first. `filtered`:
+    symbols that may be decided on; `barred`: those that only `filter.fundamentals` keeps out."""
     if (why := _demotion(state, config)) is not None:
         return Outlook(1, why, (), ("run more sessions: rules trade while candidates learn",))
     if state.phase == 3:
@@ -79,8 +80,9 @@ def outlook(state: LoopState, config: LifeConfig, filtered: int) -> Outlook:
     reason = "; ".join(map(str, missing))
     ways = [way for c in missing for way in WAYS_OUT[c.name]]
     if filtered < config.filter.min_symbols:
-        reason = f"only {filtered} symbols pass the filter (low volatility or too little trading); {reason}"
-        ways = ["loosen the filter", "widen the universe", *ways]
+        kept_out = f", filter.fundamentals keeps out {barred}" if barred else ""
+        reason = f"only {filtered} symbols pass the filter (low volatility or too little trading{kept_out}); {reason}"
+        ways = [*(["loosen filter.fundamentals"] if barred else []), "loosen the filter", "widen the universe", *ways]
     return Outlook(state.phase, reason, criteria, tuple(dict.fromkeys(ways)))
 
 

@@ -29,6 +29,10 @@ class Admitted(NamedTuple):
     failed: int  # a rule is broken
     unknown: int  # a figure of a rule is not known
 
+    @property
+    def barred(self) -> int:
+        return self.failed + self.unknown
+
 
 def admit(
     features: pl.DataFrame,

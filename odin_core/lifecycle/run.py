@@ -174,7 +174,7 @@ def day_of(life: Life, data: MarketData, session: date) -> Day:
     return Day(
         session=session,
         opens=hours.open,
-        closes=hours.close,
+        minutes=data.calendar.minutes(session),
         next_session=following,
         ends_week=data.calendar.is_last_session_of_week(session),
         bars=data.bars(session),

@@ -144,7 +144,7 @@ class Day:
 
     session: date
     opens: datetime
-    closes: datetime
+    minutes: int  # that the market was open, halts left out
     next_session: date
     ends_week: bool
     bars: pl.DataFrame  # BARS

@@ -155,13 +155,15 @@ def adjusted(bars: pl.DataFrame, actions: pl.DataFrame, *, calendar: SessionCale
     """Bars (BARS or INTERVAL_BARS, any range) as they looked at `as_of`: known by then, each series under its name of
     then, prices scaled for splits, bonuses and dividends, volumes for splits and bonuses, `oi` as it was. Columns
     and dtypes stay; sorted by symbol, ts. actions: ACTIONS."""
-    seen = _seen(actions, calendar, as_of)
-    known = bars.filter(pl.col("known_at") <= as_of)
+    return _scaled(bars.filter(pl.col("known_at") <= as_of), _seen(actions, calendar, as_of))
+
+
+def _scaled(known: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
     chained = under_last_name(known, seen.filter(pl.col("kind") == "rename"), "ts").sort("symbol", "ts")
     scaled = factors_at(chained.rename({"volume": "traded"}), steps(seen, known))
     price = pl.col("split") * pl.col("dividend")
     scaled = scaled.with_columns(pl.col(PRICES) * price, volume=pl.col("traded") * pl.col("volume"))
-    return scaled.select(bars.columns)
+    return scaled.select(known.columns)
 
 
 def under_last_name(rows: pl.DataFrame, renames: pl.DataFrame, column: str) -> pl.DataFrame:
@@ -209,6 +211,19 @@ class ActionBook:
     def rows(self) -> pl.DataFrame:
         """All of them: EFFECTIVE, sorted by ex_at."""
         return effective(read_actions(self._lake), self._calendar)
+
+    def names(self, symbols: Sequence[str], instant: datetime) -> list[str]:
+        """`symbols` and every name under which their series traded before, as known at an instant."""
+        names = dict.fromkeys(symbols)
+        renames = as_of(self.rows, instant).filter(pl.col("kind") == "rename").select("symbol", "other")
+        for old, new in reversed(renames.rows()):
+            if new in names:
+                names[old] = None
+        return list(names)
+
+    def adjusted(self, bars: pl.DataFrame, instant: datetime) -> pl.DataFrame:
+        """`adjusted` by the stored actions."""
+        return _scaled(bars.filter(pl.col("known_at") <= instant), as_of(self.rows, instant))
 
     def taking_effect(self, session: date) -> pl.DataFrame:
         """EFFECTIVE rows that a session is the first to feel: those whose ex-date and knowledge both lie at or before

@@ -132,6 +132,13 @@ class MarketData:
                     self.bars(session)
         return read_bars(self.lake, self.calendar, sessions, symbols=symbols, interval=interval, as_of=as_of)
 
+    def adjusted(
+        self, symbols: Sequence[str], first: date, last: date, interval: str = "1m", *, as_of: datetime
+    ) -> pl.DataFrame:
+        """`read` as the series of `symbols` looked at `as_of`: `market.actions.adjusted`, former names included."""
+        bars = self.read(self.actions.names(symbols, as_of), first, last, interval, as_of=as_of)
+        return self.actions.adjusted(bars, as_of).filter(pl.col("symbol").is_in(list(symbols)))
+
     def defects(self, session: date) -> pl.DataFrame:
         """The session's findings, from its bars and what its imports left; computed and stored where missing."""
         if not self.lake.has(QUALITY, session):

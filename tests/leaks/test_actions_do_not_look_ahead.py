@@ -150,6 +150,22 @@ def test_stored_features_are_made_again_when_an_action_comes_to_the_lake_later(t
     assert of_federal(before, EX)["gap"] < -0.4 < of_federal(after, EX)["gap"]
 
 
+def test_bars_are_read_as_they_looked_at_a_close_under_the_name_of_then(tmp_path: Path, recorded: pl.DataFrame):
+    data = market(tmp_path, renamed(recorded), *MIXED)
+    first, renamed_on = date(2015, 6, 25), date(2015, 7, 7)
+
+    def seen(symbol: str, session: date, interval: str = "day") -> pl.DataFrame:
+        return data.adjusted([symbol], first, LAST_ASKED, interval, as_of=CALENDAR.hours(session).close)
+
+    assert seen("FEDERALBNK", LAST_BEFORE)["close"][-1] == pytest.approx(154.15)
+    assert seen("FEDERALBNK", EX)["close"][-2] == pytest.approx(154.15 / 2)
+    assert seen("FUTURE", renamed_on).height == len(CALENDAR.sessions(first, renamed_on))
+    assert seen("FUTURE", LAST_BEFORE).is_empty()
+    minutes = seen("FUTURE", renamed_on, "1m")
+    raw = recorded.filter(pl.col("symbol") == "FCEL", pl.col("ts") >= CALENDAR.hours(first).open)
+    assert minutes["close"].equals(raw.filter(pl.col("known_at") <= CALENDAR.hours(renamed_on).close)["close"])
+
+
 RULES = "filter.fundamentals=pe <= 30"
 
 

@@ -90,6 +90,17 @@ def test_the_universe_comes_by_symbol_and_an_empty_session_has_none():
     assert admitted(feature_rows(0)).is_empty()
 
 
+def test_rules_over_fundamentals_keep_out_who_breaks_one_or_is_unknown_and_both_are_counted():
+    rows = feature_rows(["CHEAP", "DEAR", "NEW", "QUIET"], realised_vol_session=[0.02, 0.02, 0.02, 0.0])
+    figures = pl.DataFrame({"symbol": ["CHEAP", "DEAR", "QUIET"], "pe": [9.0, 90.0, 90.0]})
+    config = replace(FilterConfig(), fundamentals="pe <= 60")
+    found = admit(rows, NSE, config, 0, SESSION_BARS, figures)
+    assert (found.contexts["symbol"].to_list(), found.failed, found.unknown) == (["CHEAP"], 1, 1)
+    assert admit(rows, NSE, config, 3, SESSION_BARS, figures).contexts.height == 1  # widening leaves the rules alone
+    free = admit(rows, NSE, FilterConfig(), 0, SESSION_BARS, figures)
+    assert (free.contexts.height, free.barred) == (3, 0)
+
+
 def mixed(n: int) -> pl.DataFrame:
     """Contexts of which the rules take two of three: long, short, flat, and so on."""
     return feature_rows(n, sma_cross_15m=[(0.02, -0.02, 0.0)[i % 3] for i in range(n)])
