@@ -211,7 +211,7 @@ def test_a_promotion_points_the_registry_and_opens_a_new_hypothesis(trained: tup
     state, config = trained
     judged = evident(replace(state, champion=None, hypothesis=2, hypothesis_since=None), STEADY, None, date(2023, 6, 1))
     friday = date(2023, 2, 10)
-    day = Day(session=friday, opens=None, closes=None, next_session=date(2023, 2, 13), ends_week=True,  # pyright: ignore
+    day = Day(session=friday, opens=None, minutes=375, next_session=date(2023, 2, 13), ends_week=True,  # pyright: ignore
               bars=pl.DataFrame(), features=pl.DataFrame())  # fmt: skip
     week = end_week(judged, day, config, 0.6)
     (row,) = week.tables["registry_history"].to_dicts()

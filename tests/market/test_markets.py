@@ -209,3 +209,14 @@ def test_a_session_that_began_the_day_before_is_read_whole_and_as_of(tmp_path: P
     assert hours["ts"].dt.hour().to_list() == [22, 23, *range(21)]  # 18:00 New York in summer
     noon = datetime(2026, 4, 15, 12, tzinfo=UTC)
     assert data.read(["XAUUSD"], first, last, "60m", as_of=noon)["known_at"].max() == noon
+
+
+def test_a_session_with_a_halt_is_judged_by_the_minutes_that_were_left(tmp_path: Path):
+    """2021-02-24: a quarter of the usual bars, and all that there could be; nobody is left out for having few."""
+    profile, first, last = replace(load_profile("nse"), untradable=()), date(2021, 2, 24), date(2021, 2, 25)
+    file = excerpt(tmp_path, "nse_index_1m.parquet", ["NIFTY", "BANKNIFTY"], first, last)
+    pl.read_parquet(file).with_columns(volume=pl.lit(None, pl.Float64)).write_parquet(file)  # of an index: all zero
+    data, life = run_life(open_home(tmp_path / "home"), profile, file, first, last)
+    assert data.features(first)["bars_5m"].max() <= 28  # of 93 in its hours
+    assert life.read("phase_state", first)["filtered"].item() == 2
+    assert life.read("replay_buffer", last)["symbol"].sort().to_list() == ["BANKNIFTY", "NIFTY"]
