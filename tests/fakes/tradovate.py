@@ -91,6 +91,7 @@ class FakeTradovate:
         self.patience = 8.0  # seconds without a heartbeat of the client
         self.quoted: dict[ServerConnection, set[int]] = {}
         self.settings: dict[str, Any] = {}
+        self.open_charts: set[int] = set()  # by the number that cancels them
         self._plans: dict[str, list[Reply | str]] = defaultdict(list)
         self._lock = threading.Lock()
         self._numbers = iter(range(1, 1_000_000))
@@ -295,6 +296,9 @@ class _Talk:
             self._say({"s": 401, "i": int(number), "d": "Access is denied"})
         elif path.lower() == "md/getchart":
             self._chart(int(number), fields, fault == RESET_IN_THE_MIDDLE)
+        elif path.lower() == "md/cancelchart":
+            self.fake.open_charts.remove(fields["subscriptionId"])
+            self._say({"s": 200, "i": int(number), "d": {"success": True}})
         elif path.lower() == "md/subscribequote":
             self.fake.quoted.setdefault(self.connection, set()).add(_named("contract", fields["symbol"])["id"])
             self._say({"s": 200, "i": int(number), "d": {}})
@@ -317,6 +321,7 @@ class _Talk:
 
     def _chart(self, number: int, fields: dict[str, Any], is_cut: bool) -> None:
         historical, live = next(self.fake._numbers), next(self.fake._numbers)
+        self.fake.open_charts.add(live)
         bars = self._page(fields)
         packets = [bars[i : i + PACKET] for i in range(0, len(bars), PACKET)]
         self._packet({"id": live + 500_000, "td": 20240101, "bars": bars[:1]})  # of a subscription cancelled before

@@ -145,6 +145,13 @@ def test_a_full_day_comes_as_the_vendor_holds_it(source: Tradovate, fake: FakeTr
     ]
 
 
+def test_every_chart_is_cancelled_before_the_next(source: Tradovate, fake: FakeTradovate) -> None:
+    fake.page = 500
+    source.bars(["ESZ4"], "1m", OPEN, CLOSE)
+    wait_for(lambda: len(fake.asked("md/cancelChart")) == 3)
+    wait_for(lambda: not fake.open_charts)
+
+
 @pytest.mark.parametrize("page", [2, 499, 1380, 5000])
 def test_whatever_a_page_holds_no_bar_is_missing_or_there_twice(source: Tradovate, fake: FakeTradovate, page: int):
     fake.page, minutes = page, 60 if page == 2 else 1380

@@ -76,7 +76,7 @@ class Feed:
                 ]
             packet = packets.popleft()
             if packet.get("eoh"):
-                self._send("md/cancelChart", json.dumps({"subscriptionId": said.get("historicalId")}))
+                self._send("md/cancelChart", json.dumps({"subscriptionId": said.get("realtimeId")}))
                 return bars
             bars += [bar for bar in packet.get("bars", ()) if isinstance(bar, dict)]
 
