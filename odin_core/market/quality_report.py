@@ -135,18 +135,21 @@ class Report:
     def markdown(self) -> str:
         """A screen of text: what there is, the errors, a table of rules, the worst days."""
         first, *others = self._head()
-        lines = [f"**{first}**", *others, ""]
-        for session, symbol, rule, detail in self.blocked.select("session", "symbol", "rule", "detail").head(10).rows():
-            lines.append(f"- **{session} {symbol} {rule}**: {detail}")
-        if self.blocked.height > 10:
-            lines.append(f"- and {self.blocked.height - 10} more errors")
-        lines += ["", "| severity | rule | sessions | symbols | what it means |", "|---|---|---:|---:|---|"]
-        for severity, rule, sessions, symbols, _ in self.by_rule.rows():
-            lines.append(f"| {severity} | {rule} | {sessions} | {symbols} | {meaning(rule)} |")
+        blocks = [[f"**{first}**"], *([line] for line in others)]
+        errors = self.blocked.select("session", "symbol", "rule", "detail").rows()
+        blocks.append([f"- **{session} {symbol} {rule}**: {detail}" for session, symbol, rule, detail in errors[:10]])
+        blocks[-1] += [f"- and {len(errors) - 10} more errors"] if len(errors) > 10 else []
+        rules = [
+            f"| {severity} | {rule} | {sessions} | {symbols} | {meaning(rule)} |"
+            for severity, rule, sessions, symbols, _ in self.by_rule.rows()
+        ]
+        if rules:
+            head = ["| severity | rule | sessions | symbols | what it means |", "|---|---|---:|---:|---|"]
+            blocks.append(head + rules)
         if self.worst.height:
-            lines += ["", "| worst sessions | bars | errors | warnings | gravest |", "|---|---:|---:|---:|---|"]
-            lines += [f"| {' | '.join(row)} |" for row in self._worst_rows()]
-        return "\n".join(lines) + "\n"
+            head = ["| worst sessions | bars | errors | warnings | gravest |", "|---|---:|---:|---:|---|"]
+            blocks.append(head + [f"| {' | '.join(row)} |" for row in self._worst_rows()])
+        return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
     @cached_property
     def picture(self) -> bytes:
@@ -180,7 +183,7 @@ class Report:
         blocked = self.blocked["session"].n_unique()
         lines = [
             f"{self.market}: {len(self.stored)} of {len(self.sessions)} sessions have bars{covered}; "
-            f"{blocked} sessions are blocked by {self.blocked.height} errors"
+            f"blocked sessions: {blocked}, errors: {self.blocked.height}"
         ]
         spans = _spans(self.missing, self.sessions)
         if spans:
