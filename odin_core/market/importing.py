@@ -15,7 +15,7 @@ import polars as pl
 
 from odin_core.lake import Lake
 from odin_core.market.barfiles import BarFile, Said, open_file
-from odin_core.market.bars import BARS, KEY, minutes_of
+from odin_core.market.bars import BARS, KEY, UTC, minutes_of
 from odin_core.market.judging import judged
 from odin_core.market.layout import Rows
 from odin_core.market.quality import ARRIVALS, PRICES, QUARANTINE, RULES, SessionHours, assess_session
@@ -241,7 +241,10 @@ def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
         broken, used = pl.concat([typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)]), kept.height
     else:
         typed = _judged_ticks(given, calendar, page.kind)
-        sound, broken = typed.filter(pl.col("rule").is_null()), typed.filter(pl.col("rule").is_not_null()).drop("at")
+        sound, broken = (
+            typed.filter(pl.col("rule").is_null()),
+            typed.filter(pl.col("rule").is_not_null()).drop("at", "late"),
+        )
         kept, used = _bars_of(sound, calendar), sound.height
     content = page.raw[broken["place"]].select(pl.struct(pl.all()).struct.json_encode().alias("content"))
     bad = pl.concat([broken, content], how="horizontal").with_columns(
@@ -265,24 +268,26 @@ def _late(ts: str) -> pl.Expr:
 
 
 def _judged_ticks(given: pl.DataFrame, calendar: SessionHours, kind: Rows) -> pl.DataFrame:
-    """`judged` of ticks by their minute, with their own time as `at` and, of a counter, what was traded as volume."""
+    """`judged` of ticks by their minute, with late, and their own time as `at`. Of a counter the volume is what was
+    traded, and ticks stand in its order."""
     timed = given.with_columns(pl.col("ts").alias("at"), pl.col("ts").dt.truncate("1m"))
-    typed = judged(timed, calendar, "1m")
+    typed = judged(timed, calendar, "1m").with_columns(_late("at"))
     if kind == "trades":
         return typed
-    sound = pl.col("rule").is_null() & pl.col("volume").is_not_null()
-    opens = {s: calendar.hours(s)[0] for s in typed["session"].unique().drop_nulls()}
-    opened = pl.col("session").replace_strict(opens, default=None, return_dtype=typed.schema["ts"])
-    counted = typed.filter(sound).select("place", "symbol", "session", "volume", ts="at", open_at=opened)
-    grown = traded(counted).select("place", pl.col("volume").alias("grown"))
-    joined = typed.join(grown, on="place", how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce("grown", "volume").alias("volume")).drop("grown")
+    ordered = typed.sort("symbol", "at", "volume", maintain_order=True)
+    sessions = ordered["session"].unique().drop_nulls()
+    opens = pl.DataFrame({"session": sessions, "open_at": [calendar.hours(s)[0] for s in sessions]})
+    opened = ordered.join(opens.cast({"open_at": UTC}), on="session", how="left", maintain_order="left")
+    sound = opened.filter(pl.col("rule").is_null() & pl.col("volume").is_not_null())
+    grown = traded(sound.select("place", "symbol", "session", "volume", "open_at", ts="at"))
+    joined = opened.join(grown.select("place", grown="volume"), on="place", how="left", maintain_order="left")
+    return joined.with_columns(pl.coalesce("grown", "volume").alias("volume")).drop("grown", "open_at")
 
 
 def _bars_of(ticks: pl.DataFrame, calendar: SessionHours) -> pl.DataFrame:
     """Minute bars of sound ticks, judged themselves so that they know their session; late ones are counted."""
     bars = minute_bars(ticks.select("symbol", pl.col("at").alias("ts"), pl.col("close").alias("price"), "volume"))
-    late = ticks.with_columns(_late("at")).group_by(*KEY).agg(pl.col("late").sum())
+    late = ticks.group_by(*KEY).agg(pl.col("late").sum())
     joined = judged(bars, calendar, "1m").join(late, on=KEY, how="left", maintain_order="left")
     return joined.sort("session", *KEY)
 

@@ -35,10 +35,10 @@ def traded(ticks: pl.DataFrame) -> pl.DataFrame:
     `ticks`: symbol, ts, volume, session, open_at (of the session). The counter starts anew each session. Traded is what
     the counter grew by since the tick before; what grew before the first tick, or over a hole (no tick in the minute
     before), belongs to no minute and counts as nothing, except in the session's first minute, whose counter holds the
-    auction before the open. A counter below an earlier one gives a negative volume, and the next tick counts from the
-    highest."""
+    auction before the open. Of ticks of one time the one with the higher counter is later. Nothing is traded at a
+    counter below an earlier one, an older snapshot that came late; the next tick counts from the highest."""
     of_day = ["symbol", "session"]
-    numbered = ticks.with_row_index("order").sort(*of_day, "ts", maintain_order=True)
+    numbered = ticks.with_row_index("order").sort(*of_day, "ts", "volume", maintain_order=True)
     highest = pl.col("volume").cum_max().shift().over(of_day)
     before = MINUTE_OF.shift().over(of_day)
     is_first_minute = pl.col("open_at") == MINUTE_OF
