@@ -53,8 +53,8 @@ def check_events(events: pl.DataFrame, prices: pl.DataFrame) -> Checked:
        Without prices, of two with one ratio within SAME_SPLIT the later stays if they lie within NEAR, since a date may
        be put off, otherwise the earlier.
     3. Amounts per share of the file's end become amounts per share held before the ex-date, by the splits that stay.
-    4. Of two dividends within SAME_DIVIDEND whose amounts are equal, or differ by a ratio that the symbol was split
-       with, the later stays, with the smaller amount."""
+    4. Of two dividends within SAME_DIVIDEND whose amounts are equal, or, where they were per share of the file's end,
+       differ by a ratio that the symbol was split with, the later stays, with the smaller amount."""
     sound = events.filter(pl.col("rule").is_null()).sort("row", "kind")
     unique, copies = _exact(sound)
     shares = unique.filter(pl.col("kind").is_in(SHARES))
@@ -209,7 +209,7 @@ def _per_share_held(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFra
     product = times.group_by("row").agg(pl.col("ratio").sort().product().alias("times"))
     return (
         dividends.join(product, on="row", how="left", maintain_order="left")
-        .with_columns(pl.col("amount") * pl.col("times").fill_null(1.0), per_last_share=pl.lit(False))
+        .with_columns(pl.col("amount") * pl.col("times").fill_null(1.0))
         .select(dividends.columns)
     )
 
@@ -220,7 +220,8 @@ def _settle_dividends(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataF
     for before, now in pairwise(rows):
         if before["symbol"] != now["symbol"] or now["ex_date"] - before["ex_date"] > SAME_DIVIDEND:
             continue
+        near = ratios.get(now["symbol"], [1.0]) if now["per_last_share"] and before["per_last_share"] else [1.0]
         quotient = max(now["amount"], before["amount"]) / min(now["amount"], before["amount"])
-        if any(abs(quotient / ratio - 1) <= EQUAL for ratio in ratios.get(now["symbol"], [1.0])):
+        if any(abs(quotient / ratio - 1) <= EQUAL for ratio in near):
             before["rule"], now["amount"] = "repeated", min(now["amount"], before["amount"])
     return pl.DataFrame(rows, schema=dividends.schema)

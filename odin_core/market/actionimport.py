@@ -79,8 +79,7 @@ def raw_prices(lake: Lake, wanted: pl.DataFrame) -> pl.DataFrame:
     """PRICES of `wanted` (symbol, first, last): first open and last close of each session, from `bars_day` or else from
     `price_history`."""
     parts = [PRICES.to_frame()]
-    asked = wanted.group_by("symbol").agg(pl.struct("first", "last"))
-    spans = [(row["first"], row["last"]) for spans in asked["first"].to_list() for row in spans]
+    spans = wanted.select("first", "last").unique().rows()
     symbols = wanted["symbol"].unique().to_list()
     for table in ("bars_day", "price_history"):
         for session in lake.sessions(table):

@@ -220,6 +220,21 @@ def test_of_two_files_the_later_corrects_the_same_event_and_does_not_repeat_one_
     assert reports[1].quarantined == {"repeated": 1}
 
 
+def test_two_dividends_of_one_week_are_one_only_if_they_are_equal_or_a_vendor_forgot_to_adjust_one(tmp_path: Path):
+    split = "A,2022-06-01,split,2,,,"
+    real = written(tmp_path / "in", "real.csv", "A,2022-03-01,dividend,,1,,", "A,2022-03-03,dividend,,2,,", split)
+    header = "symbol,date,dividend,split"
+    vendor = written(
+        tmp_path / "in", "v.csv", "A,2022-03-01,1,0", "A,2022-03-03,2,0", "A,2022-06-01,0,2", header=header
+    )
+    bring(tmp_path / "real", real)
+    bring(tmp_path / "vendor", vendor)
+    paid = pl.col("kind") == "dividend"
+    assert stored(tmp_path / "real").filter(paid)["amount"].to_list() == [1.0, 2.0]
+    told = stored(tmp_path / "vendor").filter(paid)
+    assert told.select("ex_date", "amount").rows() == [(date(2022, 3, 3), 2.0)]
+
+
 def test_a_factor_file_without_header_says_what_the_collected_one_says(tmp_path: Path, market_file: Find):
     alone = market_file("raw/aapl_factor_file_future_sentinel_date.csv")
     with pytest.raises(NoFactorSymbol, match="--symbol"):
