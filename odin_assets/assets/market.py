@@ -117,7 +117,7 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
         code_version="1",
     )
     def quality_report(odin: OdinHome) -> dg.MaterializeResult:
-        """What there is of the bars, what is wrong with them and what to do about it, with a picture of the coverage."""
+        """What there is of the bars, what is wrong with them and what to do, with a picture of the coverage."""
         with users_mistakes():
             data = odin.data(market)
             have = data.sessions()

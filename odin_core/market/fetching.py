@@ -20,13 +20,22 @@ import polars as pl
 from odin_core.errors import OdinError
 from odin_core.home import Home
 from odin_core.lake import Lake, logical_hash, read_parquet, write_parquet
-from odin_core.market.bars import KEY
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.importing import Page, PageReport, store_page, table_of
+from odin_core.market.judging import judged
 from odin_core.market.profile import MarketProfile
-from odin_core.market.sources.source import SOURCE_BARS, Around, Source, SourceRefused, open_source, source_kinds
+from odin_core.market.sources.source import (
+    SOURCE_BARS,
+    Around,
+    Source,
+    SourceRefused,
+    UnknownSymbols,
+    open_source,
+    source_kinds,
+)
 
 COVERAGE_TABLE = "coverage"
+PLACE = ("session", "start")
 COVERAGE = pl.Schema(
     {
         "symbol": pl.String(),
@@ -281,7 +290,7 @@ def _stage(
     start, end = calendar.hours(days[0]).open, calendar.hours(days[-1]).close
     try:
         bars = source.bars([symbol], interval, start, end)
-    except SourceRefused as refusal:
+    except (SourceRefused, UnknownSymbols) as refusal:
         report.refused[symbol] = str(refusal)
         return
     write_parquet(bars.select(*SOURCE_BARS), path)
@@ -308,13 +317,13 @@ def _store(
     if not staged:
         return
     days = sorted({day for symbol in staged for day in window.wanted[symbol]})
-    frames = [_asked_for(read_parquet(staged[s]), window.wanted[s], calendar) for s in sorted(staged)]
+    frames = [_asked_for(read_parquet(staged[s]), window.wanted[s], calendar, interval) for s in sorted(staged)]
     bars = pl.concat(frames)
     report.vanished += _vanished(lake, interval, bars, window, staged.keys())
     if bars.height:
         origin = f"{kind} {interval} {days[0]} to {days[-1]}"
-        raw = bars.drop("session")
-        page = Page(origin, logical_hash(bars)[:16], raw=raw, bars=raw, instruments=instruments)
+        raw = bars.drop(PLACE)
+        page = Page(origin, logical_hash(raw)[:16], raw=raw, bars=raw, instruments=instruments)
         _count(report, store_page(page, lake=lake, calendar=calendar, interval=interval))
         report.bars += bars.height
     for day in days:
@@ -322,20 +331,12 @@ def _store(
         report.empty += _cover(lake, day, kind, interval, answered, bars.filter(pl.col("session") == day))
 
 
-def _asked_for(bars: pl.DataFrame, days: list[date], calendar: SessionCalendar) -> pl.DataFrame:
-    """The bars of an answer with the session each belongs to, those between the sessions asked for left out: they were
-    answered before. What lies outside every session's hours stays, with the session before it: it is judged later."""
-    hours = [calendar.hours(day) for day in days]
-    opens = pl.DataFrame(
-        {"session": days, "opens": [h.open for h in hours]}, schema_overrides={"opens": bars.schema["ts"]}
-    )
-    placed = bars.with_row_index("at").sort("ts").join_asof(opens, left_on="ts", right_on="opens").sort("at")
-    every = calendar.sessions(days[0], days[-1])
-    if len(every) == len(days):
-        return placed.drop("at", "opens")
-    others = [calendar.hours(day) for day in every if day not in set(days)]
-    inside = pl.any_horizontal(pl.col("ts").is_between(h.open, h.close, closed="left") for h in others)
-    return placed.filter(~inside).drop("at", "opens")
+def _asked_for(bars: pl.DataFrame, days: list[date], calendar: SessionCalendar, interval: str) -> pl.DataFrame:
+    """The bars of an answer, with PLACE: the session each belongs to and the start it will have in the lake. Those of
+    sessions between the ones asked for are left out: they were answered before."""
+    place = judged(bars, calendar, interval).select("session", pl.col("ts").alias("start"))
+    mine = pl.col("session").is_in(days) | pl.col("session").is_null()
+    return pl.concat([bars, place], how="horizontal").filter(mine)
 
 
 def _vanished(lake: Lake, interval: str, bars: pl.DataFrame, window: _Window, answered: Any) -> int:
@@ -345,7 +346,7 @@ def _vanished(lake: Lake, interval: str, bars: pl.DataFrame, window: _Window, an
         if lake.has(table_of(interval), day):
             asked = [symbol for symbol in answered if day in window.wanted[symbol]]
             stored = lake.read(table_of(interval), day).filter(pl.col("symbol").is_in(asked))
-            count += stored.join(bars, on=KEY, how="anti").height
+            count += stored.join(bars, left_on=["symbol", "ts"], right_on=["symbol", "start"], how="anti").height
     return count
 
 
@@ -368,7 +369,7 @@ def _cover(lake: Lake, day: date, kind: str, interval: str, answered: Sequence[s
             "interval": interval,
             "source": kind,
             "rows": [answer.height for answer in answers],
-            "hash": [logical_hash(answer.drop("session"))[:16] for answer in answers],
+            "hash": [logical_hash(answer.drop(PLACE))[:16] for answer in answers],
         },
         schema=COVERAGE,
     )

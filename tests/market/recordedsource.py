@@ -34,8 +34,14 @@ class RecordedSource:
 
     intervals = ("1m",)
 
-    def __init__(self, record: pl.DataFrame, fails_after: int | None = None, refuses: Sequence[str] = ()) -> None:
-        self.record, self.fails_after, self.refuses = record, fails_after, refuses
+    def __init__(
+        self,
+        record: pl.DataFrame,
+        fails_after: int | None = None,
+        refuses: Sequence[str] = (),
+        opens_early: timedelta = timedelta(0),
+    ) -> None:
+        self.record, self.fails_after, self.refuses, self.opens_early = record, fails_after, refuses, opens_early
         self.asked: list[tuple[str, date, date]] = []
 
     def instruments(self) -> pl.DataFrame:
@@ -51,4 +57,5 @@ class RecordedSource:
         if symbols[0] in self.refuses:
             raise SourceRefused("recorded", symbols[0], "no subscription")
         self.asked.append((symbols[0], start.date(), end.date()))
-        return self.record.filter(pl.col("symbol").is_in(symbols), pl.col("ts") >= start, pl.col("ts") < end)
+        since = start - self.opens_early  # a vendor whose daily stamps lie before the open finds them by their day
+        return self.record.filter(pl.col("symbol").is_in(symbols), pl.col("ts") >= since, pl.col("ts") < end)

@@ -1,7 +1,8 @@
 """Fetching: what is missing and nothing else, the same lake after a stop, late corrections found."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
@@ -12,7 +13,7 @@ from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
 from odin_core.market.fetching import FetchProgress, FetchReport, NoSymbols, NotOverYet, fetch
 from odin_core.market.profile import load_profile
-from odin_core.market.sources.source import SourceUnavailable
+from odin_core.market.sources.source import SOURCE_BARS, SourceUnavailable
 from tests.market.recordedsource import RecordedSource, recorded
 
 CALENDAR = session_calendar(load_profile("nse"))
@@ -150,3 +151,17 @@ def test_a_session_that_is_not_over_is_refused_with_its_close(record, tmp_path):
 def test_a_market_without_symbols_says_where_to_list_them(record, tmp_path):
     with pytest.raises(NoSymbols, match=r"source\.symbols"):
         load(RecordedSource(record), tmp_path, symbols=[])
+
+
+def test_day_bars_stamped_with_their_local_midnight_belong_to_their_own_session(tmp_path):
+    stamps = [datetime.combine(session, time(), ZoneInfo("Asia/Kolkata")) for session in SESSIONS]
+    days = pl.DataFrame({"symbol": "TCS", "ts": stamps, "open": 9.0, "high": 11.0, "low": 8.0, "close": 10.0,
+                         "volume": 5.0, "oi": None}).cast(SOURCE_BARS)  # fmt: skip
+    source = RecordedSource(days, opens_early=timedelta(hours=12))
+    report = load(source, tmp_path, symbols=["TCS"], interval="day")
+    assert (report.kept, report.empty) == (9, 0)
+    lake = Lake(tmp_path / "lake")
+    assert lake.sessions("bars_day") == SESSIONS
+    assert [lake.read("bars_day", s)["ts"].item() for s in SESSIONS] == [CALENDAR.hours(s).open for s in SESSIONS]
+    again = load(source, tmp_path, symbols=["TCS"], interval="day", recheck=3)
+    assert (again.asked, again.vanished, again.changed_sessions) == (3, 0, [])
