@@ -133,7 +133,7 @@ def tap(
 @click.option("--session", type=SESSION, required=True, help="A session that is over.")
 @as_json
 def compact(home: Path, market: str, session: date, json_output: bool) -> None:
-    """Make minute bars of what was tapped in a session, in the lake. Bars that were fetched or imported stay as they are."""
+    """Make minute bars of what was tapped in a session, in the lake; bars that were fetched or imported stay."""
     from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.tap import compact as compacted
