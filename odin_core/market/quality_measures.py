@@ -41,7 +41,8 @@ class Grid(NamedTuple):
 
     def slot(self, instants: Ints) -> Ints:
         """The slot that each instant lies in, cut at both ends: 0 to slots."""
-        return np.clip((instants - self.open_at) // self.step, 0, len(self.trades))
+        apart = (instants - self.open_at) / self.step  # exact enough: microseconds of a session are far below 2**53
+        return np.clip(apart.astype(np.int64), 0, len(self.trades))
 
 
 def session_grid(
@@ -303,11 +304,13 @@ def lags_behind_others(rows: Rows, grid: Grid, in_step: float, at_least: int) ->
 
 def _returns(rows: Rows, grid: Grid) -> Floats:
     """Shape (symbols, slots): 0 where the slot or the one before it has no bar."""
-    returns = np.zeros((len(rows.first), len(grid.trades) + 1))
-    follows = ~rows.is_first & (np.diff(rows.slot, prepend=-9) == 1)
+    width = len(grid.trades) + 1
+    returns = np.zeros(len(rows.first) * width)
+    follows = np.flatnonzero((np.diff(rows.slot) == 1) & ~rows.is_first[1:]) + 1
+    line = np.repeat(np.arange(len(rows.first)) * width, rows.count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        change = np.nan_to_num(rows.close / rows.before(rows.close) - 1, posinf=0.0, neginf=0.0)
-    of_symbol = np.repeat(np.arange(len(rows.first)), rows.count)
-    returns[of_symbol[follows], rows.slot[follows]] = change[follows]
-    limit = 3 * np.abs(returns).mean(axis=1, keepdims=True)
-    return (np.clip(returns, -limit, limit) / np.where(limit > 0, limit, 1.0))[:, :-1]
+        change = rows.close[follows] / rows.close[follows - 1] - 1
+    returns[line[follows] + rows.slot[follows]] = np.where(np.isfinite(change), change, 0.0)
+    lines = returns.reshape(-1, width)[:, :-1]
+    limit = 3 * np.abs(lines).mean(axis=1, keepdims=True)
+    return np.clip(lines / np.where(limit > 0, limit, 1.0), -1, 1)
