@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, around, as_json, common, emit
+from odin_core.commands.common import SESSION, around, as_json, common, emit, now
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
@@ -50,6 +50,32 @@ def load(home: Path, market: str, start: date | None, end: date | None, json_out
         loaded = transfer.load(lake, opened, first=start, last=end, progress=progress)
     tables = [report.to_dict() for report in loaded]
     emit({"database": opened.where, "tables": tables}, json_output, lambda result: _shown(result, "tables"))
+
+
+@database.command("fundamentals")
+@common
+@as_json
+def fundamentals(home: Path, market: str, json_output: bool) -> None:
+    """Bring the fundamentals that the database knows by now into the lake, by the rules of `odin data fundamentals`.
+
+    Bars come in by `odin data fetch`, where the market's profile has `source: {kind: postgres}`."""
+    from zoneinfo import ZoneInfo
+
+    from odin_core.home import open_home
+    from odin_core.lake import logical_hash
+    from odin_core.market.calendar import session_calendar
+    from odin_core.market.database import transfer
+    from odin_core.market.fundamentalfiles import store_fundamentals
+    from odin_core.market.knowntables import SourceFile
+
+    profile, opened, found = load_profile(market), open_home(home), _database(market)
+    rows = transfer.read_fundamentals(found, as_of=now())
+    page = SourceFile("postgres stock_fundamentals", logical_hash(rows)[:16], rows.drop("origin"))
+    with opened.writer(f"odin database fundamentals --market {market}"):
+        (report,) = store_fundamentals(
+            [page], lake=opened.lake(market), calendar=session_calendar(profile), zone=ZoneInfo(profile.timezone)
+        )
+    emit(report.to_dict(), json_output, lambda _: report.to_text())
 
 
 @database.command("status")

@@ -74,16 +74,18 @@ def _manifest(
     kept: bool,
 ) -> Manifest:
     files = []
-    features, own = data.lake.root / data.features_table, life.lake.root
+    features, own = data.lake.root / data.features_table, life.lake
     for row in rows.iter_rows(named=True):
         of_features = row["table"] == FEATURES
-        path = features / row["path"].removeprefix(f"{FEATURES}/") / FILE if of_features else own / row["path"] / FILE
+        path = (
+            features / row["path"].removeprefix(f"{FEATURES}/") / FILE if of_features else own.root / row["path"] / FILE
+        )
         files.append(DataFile(
             table=row["table"], session=row["session"], path=path.relative_to(life.home.root).as_posix(),
             rows=row["rows"], hash=row["hash"], sha256=_sha256(*_state(path)) if kept else None,
         ))  # fmt: skip
     sessions = sorted(set(rows["session"]))
-    outcomes = (life.lake.path(OUTCOMES, session) for session in sessions)
+    outcomes = (own.path(OUTCOMES, session) for session in sessions)
     symbols = {symbol for path in outcomes if path.is_file() for symbol in _symbols(*_state(path))}
     return Manifest(
         version=rows["version"][0],

@@ -123,7 +123,16 @@ def import_fundamentals(
     do not say when they were known. All files are read before anything is written; a partition is written whole or not
     at all, and the same command again finishes a killed one.
     Raises UnreadableTable, UnknownFundamentalLayout, WhenKnown."""
-    read = [(file, _read(file, zone, known_at)) for file in map(read_table, paths)]
+    return store_fundamentals(
+        [read_table(path) for path in paths], lake=lake, calendar=calendar, zone=zone, known_at=known_at
+    )
+
+
+def store_fundamentals(
+    files: Sequence[SourceFile], *, lake: Lake, calendar: SessionCalendar, zone: ZoneInfo, known_at: date | None = None
+) -> list[FundamentalReport]:
+    """As `import_fundamentals`, for rows that were read already, be it from a file or a database."""
+    read = [(file, _read(file, zone, known_at)) for file in files]
     return [_store(lake, calendar, file, found) for file, found in read]
 
 

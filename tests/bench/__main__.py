@@ -17,6 +17,7 @@ BENCHES = (
     "bootstrap_scaling",
     "bootstrap_peak_mb",
     "definitions_load",
+    "postgres_load",
     "resample",
     "lake_read",
 )

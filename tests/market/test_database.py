@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 from odin_core.home import Home, open_home
 from odin_core.lake import Lake
 from odin_core.market.bars import BARS
+from odin_core.market.bars import UTC as UTC_TIME
 from odin_core.market.calendar import session_calendar
 from odin_core.market.database import schema
 from odin_core.market.database.connection import (
@@ -39,7 +40,7 @@ from odin_core.market.database.transfer import (
     read_fundamentals,
     symbols,
 )
-from odin_core.market.fundamentals import FUNDAMENTALS
+from odin_core.market.fundamentals import read_fundamentals as in_the_lake
 from odin_core.market.importing import import_files
 from odin_core.market.profile import load_profile
 
@@ -259,7 +260,7 @@ def test_fundamentals_are_read_as_they_were_known(tmp_path: Path):
     rows = pl.DataFrame(
         {"symbol": ["A", "A", "B"], "known_at": [known, known + timedelta(days=90), known], "figure": ["pe"] * 3,
          "value": [11.5, 12.5, None], "period": ["2023Q4", "2024Q1", None], "origin": ["one.csv"] * 3},
-        schema=FUNDAMENTALS,
+        schema_overrides={"known_at": UTC_TIME},
     )  # fmt: skip
     lake.write("fundamentals", FIRST, rows)
     assert load(lake, database)[0].new == 3
@@ -319,6 +320,24 @@ def test_the_commands_make_fill_and_show_a_markets_schema(home: Home):
     assert after.status == 0
     assert "schema nse" in after.out
     assert "2021-04-05" in after.out
+
+
+def test_fundamentals_come_back_from_the_database_into_another_lake(home: Home, tmp_path: Path):
+    ask("drop schema if exists nse cascade")
+    told = tmp_path / "told.csv"
+    told.write_text(
+        "symbol,known_at,figure,value,period\nINFY,2021-03-31,pe,25.5,2020Q4\nTCS,2021-03-31,pe,,\n"
+        "INFY,2021-04-01,roe_pct,30,\n"
+    )
+    assert odin("data", "fundamentals", told, "--market", "nse", home=home).status == 0
+    odin("database", "migrate", "--market", "nse", home=home)
+    odin("database", "load", "--market", "nse", home=home)
+    other = open_home(tmp_path / "other")
+    for _ in range(2):
+        assert odin("database", "fundamentals", "--market", "nse", "--json", home=other).json["values"] == 3
+    columns = ["symbol", "known_at", "figure", "value"]
+    assert_frame_equal(in_the_lake(other.lake("nse")).select(columns), in_the_lake(home.lake("nse")).select(columns))
+    assert other.lake("nse").sessions("fundamentals") == home.lake("nse").sessions("fundamentals")
 
 
 def test_a_market_without_an_address_is_told_which_secret_is_missing(home: Home, monkeypatch):

@@ -1,10 +1,12 @@
 """PostgreSQL as a source, against a real server."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
+import nsefiles
 import numpy as np
 import polars as pl
 import psycopg2
@@ -13,10 +15,14 @@ from marketdatabases import FIRST, empty_database, lake_of, new_database, server
 from polars.testing import assert_frame_equal
 
 from odin_assets.postgres import serve
+from odin_core.home import open_home
 from odin_core.lake import Lake
 from odin_core.market.database.connection import URL, BadAddress, Database
 from odin_core.market.database.schema import migrate
 from odin_core.market.database.transfer import load
+from odin_core.market.fetching import fetch_market
+from odin_core.market.importing import import_files
+from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import (
     INSTRUMENTS,
     SOURCE_BARS,
@@ -156,6 +162,22 @@ def test_a_server_that_comes_up_while_it_waits_answers_once(tmp_path: Path, lake
         bars = source_of(database, waits).bars(["A", "B", "C"], "1m", at(FIRST), NOW)
         assert_frame_equal(bars, bars_in(lake))
         assert len(waits.slept) == 1
+
+
+@pytest.mark.parametrize("symbols", [("INFY", "SBIN", "TCS"), ("SBIN",)])
+def test_a_fetch_brings_a_lake_that_was_loaded_into_another_one(tmp_path: Path, symbols: tuple[str, ...]):
+    sessions, lake, database = nsefiles.CALENDAR.sessions(nsefiles.FIRST, nsefiles.LAST), Lake(tmp_path), new_database()
+    file = nsefiles.written(nsefiles.of(sessions), tmp_path / "bars.parquet")
+    import_files([file], lake=lake, calendar=nsefiles.CALENDAR)
+    load(lake, database)
+    settings = {"kind": "postgres", "schema": database.schema, "symbols": list(symbols)}
+    profile, home = replace(load_profile("nse"), source=settings), open_home(tmp_path / "home")
+    there = lake.read_many("price_history", sessions).filter(pl.col("symbol").is_in(symbols)).height
+    for expected in (there, 0):
+        assert fetch_market(home, profile, Waits().around(database.url), sessions).kept == expected
+    for session in sessions:
+        theirs = lake.read("price_history", session).filter(pl.col("symbol").is_in(symbols))
+        assert_frame_equal(home.lake("nse").read("price_history", session), theirs, check_exact=True)
 
 
 def test_tables_that_somebody_else_made_in_public_are_read_as_they_are():
