@@ -155,7 +155,7 @@ def test_raw_prices_and_the_vendors_events_give_the_vendors_adjusted_prices(mark
     disagree = set(worst.filter(pl.col("off") > 0.01)["symbol"])
     assert disagree <= set(repeated)
     assert {"BAJAJFINSV", "TATACHEM"} <= disagree  # a bonus on the day of a split, and a demerger: not in the list
-    assert worst.filter(pl.col("off") < 0.01).height > 90
+    assert (worst.height, worst.filter(pl.col("off") < 0.01).height) == (111, 96)
 
 
 def test_lean_factors_come_back_from_the_actions_made_of_them_and_raw_prices(market_file: Find):
