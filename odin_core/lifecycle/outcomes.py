@@ -57,6 +57,7 @@ class Venue:
     costs: CostSchedule
     capital: float
     lot_sizes: Callable[[Iterable[str], date], Sequence[float]]  # of each symbol on a session
+    volume_units: Callable[[Iterable[str], date], Sequence[float]]  # likewise: units in one count of a bar's volume
 
 
 class Result(NamedTuple):
@@ -96,7 +97,7 @@ def carry_out(
     plan = entitlements.planned(plan, actions)
     positions, paid = entitlements.held(positions, actions)
     spans = _rows_by_symbol(bars)
-    columns = Bars.from_frame(bars)
+    columns = _in_units(Bars.from_frame(bars), spans, venue, session)
     stamps = bars["ts"]
     grid_fills, grid, net = _grid(plan, volatility, columns, spans, venue, seed, session)
     rows = np.arange(plan.height) * ACTIONS + plan["action"].to_numpy().astype(np.int64)
@@ -130,6 +131,12 @@ def _rows_by_symbol(bars: pl.DataFrame) -> dict[str, tuple[int, int]]:
     runs = bars["symbol"].rle().struct.unnest()
     ends = np.cumsum(runs["len"].to_numpy())
     return {s: (int(e - n), int(e - 1)) for s, n, e in zip(runs["value"], runs["len"], ends, strict=True)}
+
+
+def _in_units(bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, session: date) -> Bars:
+    """Bars whose volume counts what orders count."""
+    rows = [last - first + 1 for first, last in spans.values()]
+    return bars._replace(volume=bars.volume * np.repeat(np.array(venue.volume_units(spans, session), float), rows))
 
 
 def _grid(

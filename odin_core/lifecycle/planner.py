@@ -57,8 +57,9 @@ def admit(
         & (pl.col("realised_vol_session") >= config.min_volatility * loosened)
         & (pl.col("atr_60m") > 0)
     )
-    if profile.volume == "traded":
-        keep = keep & (pl.col("traded_value").fill_null(0) >= config.min_traded_value * loosened)
+    if profile.knows_trades:
+        units = pl.Series(profile.volume_units(features["symbol"], features["session"][0]), dtype=pl.Float64)
+        keep = keep & (pl.col("traded_value").fill_null(0) * units >= config.min_traded_value * loosened)
     lively = features.filter(keep).sort("symbol")
     verdict = judged(lively["symbol"], fundamentals, parse_rules(config.fundamentals))
     return Admitted(lively.filter(verdict == PASSES), int((verdict == FAILS).sum()), int((verdict == UNKNOWN).sum()))

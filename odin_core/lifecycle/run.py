@@ -101,12 +101,14 @@ def code_version() -> str:
 def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
     numbers = dict(profile.execution)
     latency = int(numbers.pop("latency_bars", 0))
-    execution = ExecutionRules(**numbers, latency_bars=latency, lot=profile.lot_size, volume=VolumeKind(profile.volume))
+    volume = VolumeKind.TRADED if profile.knows_trades else VolumeKind(profile.volume)
+    execution = ExecutionRules(**numbers, latency_bars=latency, lot=profile.lot_size, volume=volume)
     venue = Venue(
         rules=execution,
         costs=CostSchedule.from_mapping(profile.costs),
         capital=profile.capital,
         lot_sizes=profile.lot_sizes,
+        volume_units=profile.volume_units,
     )
     ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
     return LoopRules(

@@ -1,7 +1,7 @@
 """A market's profile: its calendar, hours, units, costs and source, as facts read from one YAML file.
 
-A new market is one more file in `profiles/`; `base: other` starts from another file and replaces what it names.
-Sessions are computed in `market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers
+A new market is one more file, in `profiles/` or in the folder `markets/` where ODIN is started; `base: other` starts
+from another file and replaces what it names. Sessions are computed in `market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers
 mean is said in `odin_core.execution`."""
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,14 +16,18 @@ from odin_core.errors import OdinError, nearest
 from odin_core.market.terms import NoTerms, Terms, terms_of
 
 PROFILES = Path(__file__).with_name("profiles")
-VOLUMES = ("traded", "ticks", "none")
+OWN_MARKETS = Path("markets")
+VOLUMES = ("traded", "contracts", "ticks", "none")
 SIDES = ("long", "short")
 OWN_SOURCES = ("files", "synthetic")  # the others are the modules of `market.sources`
 
 
 class UnknownMarket(OdinError):
-    def __init__(self, name: str, folder: Path) -> None:
-        super().__init__(f"no market is called {name!r}; {nearest(name, profile_names(folder))}")
+    def __init__(self, name: str, folders: tuple[Path, ...]) -> None:
+        super().__init__(
+            f"no market is called {name!r}; {nearest(name, profile_names(folders))}. A market of your own is a file "
+            f"{OWN_MARKETS}/{name}.yaml in the folder where you start odin"
+        )
 
 
 class BadProfile(OdinError):
@@ -76,7 +80,7 @@ class MarketProfile:
     open: time
     close: time
     currency: str
-    volume: Literal["traded", "ticks", "none"]
+    volume: Literal["traded", "contracts", "ticks", "none"]  # what bars count: units, lots, changes of a quote
     tick_size: float
     lot_size: float  # the smallest quantity that is traded, and the step of larger ones; 0.001 is possible
     source: Mapping[str, Any]
@@ -156,6 +160,16 @@ class MarketProfile:
         lots = (self.terms(symbol, on).lot_size for symbol in symbols)
         return [self.lot_size if lot is None else float(lot) for lot in lots]
 
+    def volume_units(self, symbols: Iterable[str], on: date) -> list[float]:
+        """How many units of each symbol one count of its bars' volume is: its lot where they count contracts."""
+        names = list(symbols)
+        return self.lot_sizes(names, on) if self.volume == "contracts" else [1.0] * len(names)
+
+    @property
+    def knows_trades(self) -> bool:
+        """Whether volume says how much was traded."""
+        return self.volume in ("traded", "contracts")
+
     def require_synthetic(self, edge: float | None) -> None:
         """Raise NothingToPlant where an edge is given for a market of real bars."""
         if edge is not None and self.source["kind"] != "synthetic":
@@ -166,15 +180,26 @@ class MarketProfile:
         return self.tradable and symbol not in self.untradable
 
 
-def profile_names(folder: Path = PROFILES) -> list[str]:
+def search_path() -> tuple[Path, ...]:
+    """Folders in which a market's file is looked for: `markets/` where ODIN was started, then its own."""
+    return tuple(folder for folder in (OWN_MARKETS.absolute(), PROFILES) if folder.is_dir())
+
+
+def profile_names(folders: tuple[Path, ...] | None = None) -> list[str]:
     """Names of the markets that have a profile, ascending."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    return sorted({path.stem for folder in folders or search_path() for path in folder.glob("*.yaml")})
+
+
+def load_profile(name: str, folders: tuple[Path, ...] | None = None) -> MarketProfile:
+    """The profile of a market, from the first folder that has it; by default `search_path`. A file may begin from the
+    one of the same name that it hides. Raises UnknownMarket (with the nearest names) and BadProfile (field, value,
+    rule)."""
+    return _load(name, folders or search_path())
 
 
 @lru_cache(maxsize=64)
-def load_profile(name: str, folder: Path = PROFILES) -> MarketProfile:
-    """The profile of a market. Raises UnknownMarket (with the nearest names) and BadProfile (field, value, rule)."""
-    raw = _read(name, folder)
+def _load(name: str, folders: tuple[Path, ...]) -> MarketProfile:
+    raw = _read(name, folders)
     known = {entry.name: entry for entry in fields(MarketProfile)}
     for key in raw:
         if key not in known:
@@ -187,14 +212,16 @@ def load_profile(name: str, folder: Path = PROFILES) -> MarketProfile:
     return MarketProfile(name=name, **parsed)
 
 
-def _read(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+def _read(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     import yaml  # 15 ms, only needed once a market is named
 
-    if name in seen:
-        raise BadProfile(name, "base", " -> ".join([*seen, name]), "a profile cannot start from itself")
-    path = folder / f"{name}.yaml"
-    if not path.is_file():
-        raise UnknownMarket(name, folder)
+    paths = [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]
+    if not paths:
+        raise UnknownMarket(name, folders)
+    path = next((path for path in paths if path not in seen), None)
+    if path is None:
+        chain = " -> ".join(found.stem for found in (*seen, paths[0]))
+        raise BadProfile(name, "base", chain, "a profile cannot start from itself")
     try:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -202,7 +229,7 @@ def _read(name: str, folder: Path, seen: tuple[str, ...] = ()) -> dict[str, Any]
     if not isinstance(raw, dict):
         raise BadProfile(name, "file", str(path), "it must be a mapping of fields")
     base = raw.pop("base", None)
-    return raw if base is None else _read(str(base), folder, (*seen, name)) | raw
+    return raw if base is None else _read(str(base), folders, (*seen, path)) | raw
 
 
 def _as_is(name: str, field: str, value: object) -> object:

@@ -1,5 +1,6 @@
 """Outcomes of decisions: the engine stepped by hand, decisions not taken, and positions that nobody would buy."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ VENUE = Venue(
     costs=CostSchedule.from_mapping(NSE.costs),
     capital=NSE.capital,
     lot_sizes=NSE.lot_sizes,
+    volume_units=NSE.volume_units,
 )
 NEXT = date(2023, 1, 4)
 
@@ -173,6 +175,19 @@ def test_profit_and_turnover_are_those_of_taken_trades_and_executions_add_up_to_
     away = (legs["price"] - legs["reference"]).abs() - legs["half_spread"] - legs["slippage"]
     assert away.abs().max() == pytest.approx(0, abs=1e-9)
     assert rows["net_return"].is_not_null().all()
+
+
+def test_volume_that_counts_contracts_is_worth_its_lots():
+    """Contracts of 50 units: a tenth of 20 contracts a minute is two of them, not a fiftieth."""
+    of_fifty = replace(VENUE, lot_sizes=lambda symbols, on: [50.0] * len(list(symbols)))
+    contracts = replace(of_fifty, volume_units=of_fifty.lot_sizes)
+    bars, plan = minute_bars(TOMORROW, "A", volume=20), decisions({"A": 5})
+    units = bars.with_columns(pl.col("volume") * 50)
+    expected = carry_out(plan, NOTHING_OPEN, np.full(1, 0.001), units, of_fifty, SEED, TOMORROW)
+    found = carry_out(plan, NOTHING_OPEN, np.full(1, 0.001), bars, contracts, SEED, TOMORROW)
+    np.testing.assert_array_equal(found.net_return, expected.net_return)
+    assert np.isfinite(found.net_return).any()
+    assert (found.resolved["quantity"] % 50 == 0).all()
 
 
 def test_outcomes_do_not_depend_on_which_other_symbols_are_there():

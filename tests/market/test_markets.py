@@ -14,6 +14,7 @@ from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import run_sessions
+from odin_core.market.barfiles import Said
 from odin_core.market.bars import MINUTE
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.data import MarketData
@@ -21,6 +22,7 @@ from odin_core.market.importing import import_files
 from odin_core.market.profile import MarketProfile, load_profile
 
 WARM_UP = timedelta(days=21)  # of the calendar: more than ten sessions
+SAID = {"futures": Said(stamps="end")}  # the euro future is labelled by the ends of its bars
 OPEN_TO_ALL = ("filter.min_symbols=1", "filter.min_volatility=0.0", "filter.min_traded_value=0")
 
 
@@ -140,7 +142,7 @@ def excerpt(folder: Path, name: str, symbols: list[str], first: date, last: date
 def run_life(home: Home, profile: MarketProfile, file: Path, first: date, last: date) -> tuple[MarketData, Life]:
     config = quick(*OPEN_TO_ALL, "exploration.take_probability=0.9")
     data = MarketData(home.lake(profile.name), profile)
-    import_files([file], lake=data.lake, calendar=data.calendar)
+    import_files([file], lake=data.lake, calendar=data.calendar, said=SAID.get(profile.name))
     life = lives.create(home, profile.name, config, first)
     results = list(run_sessions(life, data, data.calendar.sessions(first, last), clock=clock))
     assert {r.summary["status"] for r in results} == {"ok"}
@@ -154,6 +156,7 @@ def run_life(home: Home, profile: MarketProfile, file: Path, first: date, last: 
             "crypto", "crypto_1m.parquet", ["BTCUSDT"], date(2024, 2, 26), date(2024, 3, 4), id="crypto, 1440 minutes"
         ),
         pytest.param("metals", "metals_fx_1m.parquet", ["XAUUSD"], date(2026, 4, 13), date(2026, 4, 20), id="gold"),
+        pytest.param("futures", "metals_fx_1m.parquet", ["6EH4"], date(2024, 1, 22), date(2024, 1, 30), id="a future"),
         pytest.param("us", "us_equity_1m.parquet", ["SPY"], date(2024, 3, 7), date(2024, 3, 14), id="SPY, new clock"),
     ],
 )

@@ -96,7 +96,7 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("open: 18:15", "open is 1095.*quoted local time", id="a bare time, which YAML reads as a number"),
         pytest.param("tick_size: 0", "tick_size is 0.*positive", id="no tick"),
         pytest.param("tick_size: five", "tick_size is 'five'.*number", id="text for a number"),
-        pytest.param("volume: some", "volume is 'some'.*traded, ticks, none", id="unknown kind of volume"),
+        pytest.param("volume: some", "volume is 'some'.*traded, contracts, ticks, none", id="unknown kind of volume"),
         pytest.param("tik_size: 1", "tik_size.*did you mean tick_size", id="misspelt field"),
         pytest.param("timezone: Asia/Bombai", "timezone.*IANA", id="unknown zone"),
         pytest.param("source: {kind: oracle}", "source.*kind", id="unknown source"),
@@ -105,9 +105,7 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("carry_overnight: long", "carry_overnight.*list", id="one word for a list"),
         pytest.param("special_sessions: [{date: 2024-01-20}]", "special_sessions.*exactly", id="session without hours"),
         pytest.param("costs: 3", "costs.*mapping", id="number for a mapping"),
-        pytest.param(
-            "halts: [{date: 2024-01-20}]", "halts.*exactly date.*start, end", id="halt without hours"
-        ),
+        pytest.param("halts: [{date: 2024-01-20}]", "halts.*exactly date.*start, end", id="halt without hours"),
         pytest.param("opens_day_before: true", "opens_day_before.*midnight", id="hours of one day that span midnight"),
         pytest.param("opens_day_before: maybe", "opens_day_before.*true or false", id="neither true nor false"),
         pytest.param("centres: [tokyo]", "centres.*asia, london, new_york", id="unknown centre"),
