@@ -24,7 +24,7 @@ from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.fundamentals import FundamentalBook
 from odin_core.market.history import read_bars
 from odin_core.market.profile import MarketProfile, load_profile
-from odin_core.market.quality import assess_session
+from odin_core.market.quality import FINDINGS, assess_session, find_defects
 
 if TYPE_CHECKING:
     from odin_core.market.synthetic import SyntheticExchange
@@ -141,10 +141,17 @@ class MarketData:
 
     def defects(self, session: date) -> pl.DataFrame:
         """The session's findings, from its bars and what its imports left; computed and stored where missing."""
-        if not self.lake.has(QUALITY, session):
-            self.bars(session)
-            self.lake.write(QUALITY, session, assess_session(self.lake, self.calendar, session))
-        return self.lake.read(QUALITY, session)
+        if self.lake.has(QUALITY, session):
+            stored = self.lake.read(QUALITY, session)
+            if stored.schema == FINDINGS:  # else an older version wrote it
+                return stored
+        bars = self.bars(session)
+        if self._generate is None:
+            found = assess_session(self.lake, self.calendar, session)
+        else:  # which other sessions lie in the lake is chance
+            found = find_defects(bars, self.calendar, session)
+        self.lake.write(QUALITY, session, found)
+        return found
 
     def features(self, session: date) -> pl.DataFrame:
         """Features as known at the close of `session`, from the lake if their inputs are unchanged, else computed."""
