@@ -49,7 +49,7 @@ DECISION = pl.Schema(
         "features_version": pl.String(),
         "action": pl.Int16(),  # grid index of side, size, stop and target
         "risk_unit": pl.Float64(),  # 60-minute ATR over close
-        "reference_close": pl.Float64(),  # close at the decision
+        "reference_close": pl.Float64(),  # close at the decision, once there is an outcome per share of its exit
     }
 )
 

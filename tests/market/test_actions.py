@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
@@ -16,6 +17,8 @@ from polars.testing import assert_frame_equal
 from odin_core.lake import Lake
 from odin_core.market.actionfiles import actions_from_factors
 from odin_core.market.actions import (
+    KEY,
+    TABLE,
     ActionBook,
     adjusted,
     adjustment,
@@ -25,6 +28,7 @@ from odin_core.market.actions import (
 )
 from odin_core.market.bars import BARS
 from odin_core.market.calendar import SessionCalendar
+from odin_core.market.knowntables import rewrite
 
 Find = Callable[[str], Path]
 NO_CLOSES = pl.DataFrame(schema={"symbol": pl.String, "ts": BARS["ts"], "close": pl.Float64})
@@ -110,10 +114,11 @@ def test_what_becomes_known_or_takes_effect_later_does_not_change_what_was_seen_
 @settings(max_examples=40, deadline=None)
 @given(some_actions())
 def test_each_action_is_felt_in_exactly_one_session_and_not_before_it_is_known(rows: pl.DataFrame):
-    book = ActionBook(Lake(Path("/nowhere")), CALENDAR)
-    book.__dict__["rows"] = effective(rows, CALENDAR)
     days = CALENDAR.sessions(date(2021, 1, 4), date(2021, 4, 30))
-    felt = pl.concat([book.taking_effect(day).with_columns(felt=pl.lit(day)) for day in days])
+    with TemporaryDirectory() as folder:
+        rewrite(Lake(Path(folder)), TABLE, rows.sort(KEY), CALENDAR)
+        book = ActionBook(Lake(Path(folder)), CALENDAR)
+        felt = pl.concat([book.taking_effect(day).with_columns(felt=pl.lit(day)) for day in days])
     assert felt.height == rows.height
     for row in felt.iter_rows(named=True):
         assert max(row["known_at"], row["ex_at"]) <= close_of(row["felt"])
