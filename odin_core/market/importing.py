@@ -1,42 +1,29 @@
 """The one way of bars into the lake: pages of rows, by session; what is sound to the bars, what is not to `quarantine`.
 
-A page is a file, a part of one, or a vendor's reply. `market.barfiles` reads files, `market.fetching` asks sources,
-`market.judging` judges their rows one by one; here duplicates are found and sessions are merged with what the lake
-holds. Nothing is dropped. What the lake holds afterwards depends on the pages and their order, not on how often or how
-far an import ran: the same command again heals a killed one and otherwise writes nothing."""
+`market.barfiles` makes pages of files, `market.fetching` of a source's replies, `market.pages` sorts their rows out;
+here sessions are merged with what the lake holds. Nothing is dropped. What the lake holds afterwards depends on the
+pages and their order, not on how often or how far an import ran: the same command again heals a killed one and
+otherwise writes nothing."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
 from odin_core.lake import Lake
 from odin_core.market.barfiles import BarFile, Said, open_file
-from odin_core.market.bars import BARS, KEY, UTC, minutes_of
-from odin_core.market.judging import judged
-from odin_core.market.layout import Rows
-from odin_core.market.quality import ARRIVALS, PRICES, QUARANTINE, RULES, SessionHours, assess_session
+from odin_core.market.bars import KEY, minutes_of
+from odin_core.market.pages import NO_SESSION, Batch, Page, sorted_out
+from odin_core.market.quality import RULES, SessionHours, assess_sessions
 from odin_core.market.sources.source import INSTRUMENTS
 from odin_core.market.spilling import spill_folder, windows
-from odin_core.market.ticks import minute_bars, traded
 
+WRITERS = 2  # sessions that are written at the same time
 STRANGE_DAYS, STRANGE_SHARE = 10, 0.01  # days that are no sessions, from which a daily file looks foreign
-NO_SESSION = date(1970, 1, 1)  # partition of the quarantined rows that belong to no session
-
-
-class Page(NamedTuple):
-    """Rows that came together. `raw` and `bars` hold the same rows in the same order."""
-
-    origin: str  # what people call it: a file's name, or "kite 1m 2024-01-01 to 2024-02-29"
-    origin_id: str  # 16 hex digits of a hash of the content: the same page again replaces itself
-    raw: pl.DataFrame  # the rows as received, any columns
-    bars: pl.DataFrame  # SOURCE_BARS; a value that could not be read is null, a volume or oi that could not is infinite
-    rows: pl.Series | None = None  # numbers of the rows in their origin, Int64; from 0 on where it is None
-    instruments: pl.DataFrame | None = None  # INSTRUMENTS of its symbols, where it says what they are
-    kind: Rows = "bars"  # ticks and trades have four equal prices and become minute bars; see `market.layout`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,125 +203,29 @@ def _empty_report(file: BarFile) -> PageReport:
     )  # fmt: skip
 
 
-class Batch(NamedTuple):
-    """A page's rows, sorted out. `kept`: BARS, session, late (rows of the bar that came after a later one); sorted by
-    session, symbol, ts. `bad`: QUARANTINE, session (NO_SESSION for none); sorted by session, row. `used`: rows in
-    `kept`, which are more than its bars where these are made of ticks."""
-
-    interval: str
-    kept: pl.DataFrame
-    bad: pl.DataFrame
-    used: int
-
-
-def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
-    rows = pl.int_range(page.bars.height, dtype=pl.Int64, eager=True) if page.rows is None else page.rows
-    given = page.bars.with_columns(rows.alias("row"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
-    if page.kind == "bars":
-        typed = judged(given, calendar, interval)
-        sound = (
-            typed.filter(pl.col("rule").is_null()).with_columns(_late("ts")).sort("session", *KEY, maintain_order=True)
-        )
-        repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
-        again = sound.filter(repeats)
-        kept = sound.filter(~repeats) if again.height else sound
-        broken, used = pl.concat([typed.filter(pl.col("rule").is_not_null()), _duplicates(again, kept)]), kept.height
-    else:
-        typed = _judged_ticks(given, calendar, page.kind)
-        sound, broken = (
-            typed.filter(pl.col("rule").is_null()),
-            typed.filter(pl.col("rule").is_not_null()).drop("at", "late"),
-        )
-        kept, used = _bars_of(sound, calendar), sound.height
-    content = page.raw[broken["place"]].select(pl.struct(pl.all()).struct.json_encode().alias("content"))
-    bad = pl.concat([broken, content], how="horizontal").with_columns(
-        pl.lit(page.origin).alias("origin"),
-        pl.lit(page.origin_id).alias("origin_id"),
-        pl.lit(interval).alias("interval"),
-        pl.col("session").fill_null(NO_SESSION),
-    )
-    return Batch(
-        interval,
-        kept.select(*BARS, "session", "late"),
-        bad.select(*QUARANTINE, "session").sort("session", "row"),
-        used,
-    )
-
-
-def _late(ts: str) -> pl.Expr:
-    """1 for a row that came after a later one of its symbol and session, else 0."""
-    is_late = (pl.col(ts) < pl.col(ts).shift().over("symbol", "session")).fill_null(False)
-    return is_late.cast(pl.UInt32).alias("late")
-
-
-def _judged_ticks(given: pl.DataFrame, calendar: SessionHours, kind: Rows) -> pl.DataFrame:
-    """`judged` of ticks by their minute, with late, and their own time as `at`. Of a counter the volume is what was
-    traded, and ticks stand in its order."""
-    timed = given.with_columns(pl.col("ts").alias("at"), pl.col("ts").dt.truncate("1m"))
-    typed = judged(timed, calendar, "1m").with_columns(_late("at"))
-    if kind == "trades":
-        return typed
-    ordered = typed.sort("symbol", "at", "volume", maintain_order=True)
-    sessions = ordered["session"].unique().drop_nulls()
-    opens = pl.DataFrame({"session": sessions, "open_at": [calendar.hours(s)[0] for s in sessions]})
-    opened = ordered.join(opens.cast({"open_at": UTC}), on="session", how="left", maintain_order="left")
-    sound = opened.filter(pl.col("rule").is_null() & pl.col("volume").is_not_null())
-    grown = traded(sound.select("place", "symbol", "session", "volume", "open_at", ts="at"))
-    joined = opened.join(grown.select("place", grown="volume"), on="place", how="left", maintain_order="left")
-    return joined.with_columns(pl.coalesce("grown", "volume").alias("volume")).drop("grown", "open_at")
-
-
-def _bars_of(ticks: pl.DataFrame, calendar: SessionHours) -> pl.DataFrame:
-    """Minute bars of sound ticks, judged themselves so that they know their session; late ones are counted."""
-    bars = minute_bars(ticks.select("symbol", pl.col("at").alias("ts"), pl.col("close").alias("price"), "volume"))
-    late = ticks.group_by(*KEY).agg(pl.col("late").sum())
-    joined = judged(bars, calendar, "1m").join(late, on=KEY, how="left", maintain_order="left")
-    return joined.sort("session", *KEY)
-
-
-def _duplicates(repeats: pl.DataFrame, kept: pl.DataFrame) -> pl.DataFrame:
-    """Rows whose symbol and time were there before, with the rule that says whether their values were the same."""
-    values = (*PRICES, "volume", "oi")
-    first = repeats.join(kept.select(*KEY, *values), on=KEY, how="left", suffix="_first", maintain_order="left")
-    same = pl.all_horizontal(pl.col(v).eq_missing(pl.col(f"{v}_first")) for v in values)
-    rule = pl.when(same).then(pl.lit("duplicate_copy")).otherwise(pl.lit("duplicate_conflict"))
-    return first.with_columns(rule.alias("rule")).select(pl.exclude("late", *(f"{v}_first" for v in values)))
-
-
 def stored(lake: Lake, page: Page, batch: Batch) -> Iterator[tuple[date, int, int | None]]:
-    """Write the batch's sessions in order; each gives its date, its rows and, where its bars changed, how many stored
-    ones got other values (None: nothing changed)."""
-    kept, bad = _by_session(batch.kept), _by_session(batch.bad)
-    for session in sorted(kept.keys() | bad.keys()):
-        bars = kept.get(session, batch.kept.clear()).drop("session")
-        quarantine = bad.get(session, batch.bad.clear()).drop("session")
-        _replace_of_page(lake, "quarantine", session, page, batch.interval, quarantine)
-        _replace_of_page(lake, "arrivals", session, page, batch.interval, _arrivals(page, batch, bars, quarantine))
+    """Write the batch's sessions, two at a time and told in order; each gives its date, its rows and, where its bars
+    changed, how many stored ones got other values (None: nothing changed)."""
+    kept, bad, arrivals = (_by_session(frame) for frame in (batch.kept, batch.bad, batch.arrivals))
+
+    def store(session: date) -> tuple[date, int, int | None]:
+        bars = kept.get(session, batch.kept.clear()).drop("session", "late")
+        held = bad.get(session, batch.bad.clear()).drop("session")
+        _replace_of_page(lake, "quarantine", session, page, batch.interval, held)
+        _replace_of_page(lake, "arrivals", session, page, batch.interval, arrivals[session].drop("session"))
         if page.instruments is not None and bars.height:
             there = page.instruments.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))
             _merge(lake, "instruments", session, there.select(*INSTRUMENTS), ["symbol"])
-        outcome = _merge(lake, table_of(batch.interval), session, bars.drop("late"), KEY)
-        yield session, len(bars) + len(quarantine), outcome
+        return session, len(bars) + len(held), _merge(lake, table_of(batch.interval), session, bars, KEY)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        yield from pool.map(store, sorted(kept.keys() | bad.keys()))
 
 
 def _by_session(ordered: pl.DataFrame) -> dict[date, pl.DataFrame]:
     """Slices of a frame that is sorted by session; no copies."""
     runs = ordered["session"].rle().struct.unnest().with_columns(start=pl.col("len").cum_sum() - pl.col("len"))
     return {session: ordered.slice(start, length) for length, session, start in runs.iter_rows()}
-
-
-def _arrivals(page: Page, batch: Batch, bars: pl.DataFrame, quarantine: pl.DataFrame) -> pl.DataFrame:
-    kept = bars.group_by("symbol").agg(pl.len().alias("kept"), pl.col("late").sum().alias("out_of_order"))
-    held_back = quarantine.group_by("symbol").agg(pl.len().alias("quarantined"))
-    counts = kept.join(held_back, on="symbol", how="full", coalesce=True, nulls_equal=True).sort("symbol")
-    named = counts.with_columns(
-        pl.lit(page.origin).alias("origin"),
-        pl.lit(page.origin_id).alias("origin_id"),
-        pl.lit(batch.interval).alias("interval"),
-    )
-    return named.select(pl.col(name).cast(dtype) for name, dtype in ARRIVALS.items()).with_columns(
-        pl.col("kept", "quarantined", "out_of_order").fill_null(0)
-    )
 
 
 def _replace_of_page(lake: Lake, table: str, session: date, page: Page, interval: str, rows: pl.DataFrame) -> None:
@@ -370,9 +261,9 @@ def _merge(lake: Lake, table: str, session: date, rows: pl.DataFrame, key: Itera
 
 
 def assess(lake: Lake, calendar: SessionHours, sessions: Iterable[date]) -> None:
-    """The table data_quality of these sessions, as their bars are now; it is written only where it changes."""
-    for session in sorted(set(sessions) - {NO_SESSION}):
-        findings = assess_session(lake, calendar, session)
+    """The table data_quality of these sessions and of those after them, whose findings follow from them; written only
+    where it changes."""
+    for session, findings in assess_sessions(lake, calendar, set(sessions) - {NO_SESSION}):
         if not (lake.has("data_quality", session) and lake.read("data_quality", session).equals(findings)):
             lake.write("data_quality", session, findings)
 
