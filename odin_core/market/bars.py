@@ -96,6 +96,8 @@ class _Minutes(NamedTuple):
     lengths: npt.NDArray[np.int64]  # (sessions,), minutes
     minute: npt.NDArray[np.int64]  # since the open
     new: npt.NDArray[np.bool_]  # the row is its symbol's first in its session
+    open: npt.NDArray[np.float64]
+    close: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
     volume: npt.NDArray[np.float64] | None  # null as 0; None where all are null
@@ -111,26 +113,51 @@ def _resampled(
         return INTERVAL_BARS.to_frame()
     ordered, minutes = _minutes(bars, sessions)
     parts = [_buckets(minutes, width) for width in widths]
-    names = [pl.repeat(name, len(part["first"]), eager=True) for name, part in zip(intervals, parts, strict=True)]
-    bucket = {name: pl.Series(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    made = _Buckets(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    which = np.repeat(np.arange(len(parts)), [len(part.first) for part in parts])
     return pl.DataFrame(
         {
-            "symbol": ordered["symbol"].gather(bucket["first"]),
-            "interval": pl.concat(names),
-            "ts": bucket["ts"].cast(UTC),
-            "known_at": bucket["known_at"].cast(UTC),
-            "open": ordered["open"].gather(bucket["first"]),
-            "high": bucket["high"],
-            "low": bucket["low"],
-            "close": ordered["close"].gather(bucket["last"]),
-            "volume": bucket["volume"].set(~bucket["has_volume"], None),
-            "oi": ordered["oi"].gather(bucket["oi_row"].set(bucket["oi_row"] < bucket["first"], None)),
-        },
-        schema=INTERVAL_BARS,
+            "symbol": ordered["symbol"].gather(made.first),
+            "interval": pl.Series(intervals).gather(which),
+            "ts": pl.Series(made.ts).cast(UTC),
+            "known_at": pl.Series(made.known_at).cast(UTC),
+            "open": minutes.open[made.first],
+            "high": made.high,
+            "low": made.low,
+            "close": minutes.close[made.last],
+            "volume": _known(made.volume, made.has_volume),
+            "oi": _last_oi(ordered["oi"], minutes.oi_row, made),
+        }
     )
 
 
-def _buckets(minutes: _Minutes, width: int | None) -> dict[str, npt.NDArray[np.generic]]:
+class _Buckets(NamedTuple):
+    """Larger bars as arrays, shape (buckets,)."""
+
+    first: npt.NDArray[np.int64]  # rows of the minute bars
+    last: npt.NDArray[np.int64]
+    ts: npt.NDArray[np.int64]  # microseconds since 1970
+    known_at: npt.NDArray[np.int64]
+    high: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    volume: npt.NDArray[np.float64]
+    has_volume: npt.NDArray[np.bool_]
+
+
+def _known(values: npt.NDArray[np.generic], is_known: npt.NDArray[np.bool_]) -> pl.Series:
+    series = pl.Series(values)
+    return series if is_known.all() else series.set(pl.Series(~is_known), None)
+
+
+def _last_oi(oi: pl.Series, oi_row: npt.NDArray[np.int64] | None, made: _Buckets) -> pl.Series:
+    """Of each bucket, the open interest of its last row that has any."""
+    if oi_row is None:  # no row lacks it, or all do
+        return oi.gather(made.last)
+    row = oi_row[made.last]
+    return oi.gather(_known(row, row >= made.first))
+
+
+def _buckets(minutes: _Minutes, width: int | None) -> _Buckets:
     """Rows are sorted, so a bucket is a run of rows: its first and last row, its edges, its values."""
     if width is None:
         first = np.flatnonzero(minutes.new)
@@ -147,19 +174,17 @@ def _buckets(minutes: _Minutes, width: int | None) -> dict[str, npt.NDArray[np.g
     last = np.append(first[1:], len(minutes.minute)) - 1
     opened, step = minutes.opens[at], MINUTE // MICROSECOND
     volume, counted = minutes.volume, minutes.has_volume
-    return {
-        "first": first,
-        "last": last,
-        "ts": opened + start * step,
-        "known_at": opened + end * step,
-        "high": np.maximum.reduceat(minutes.high, first),
-        "low": np.minimum.reduceat(minutes.low, first),
-        "volume": np.zeros(len(first)) if volume is None else np.add.reduceat(volume, first),
-        "has_volume": np.full(len(first), volume is not None)
-        if counted is None
-        else np.add.reduceat(counted, first) > 0,
-        "oi_row": last if minutes.oi_row is None else minutes.oi_row[last],
-    }
+    any_volume = volume is not None
+    return _Buckets(
+        first=first,
+        last=last,
+        ts=opened + start * step,
+        known_at=opened + end * step,
+        high=np.maximum.reduceat(minutes.high, first),
+        low=np.minimum.reduceat(minutes.low, first),
+        volume=np.zeros(len(first)) if volume is None else np.add.reduceat(volume, first),
+        has_volume=np.full(len(first), any_volume) if counted is None else np.add.reduceat(counted, first) > 0,
+    )
 
 
 def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) -> tuple[pl.DataFrame, _Minutes]:
@@ -174,24 +199,26 @@ def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) 
         raise ValueError(
             f"bars from {first} to {last} are not all inside the {of} {sessions[0][0]} to {sessions[-1][1]}"
         )
-    new, is_ordered = _runs(bars, at)
+    new, is_ordered = _runs(bars["symbol"], instant, at)
     if not is_ordered:
         by = pl.Series("session", at)
         return _minutes(bars.with_columns(by).sort(by.name, *KEY).drop(by.name), sessions)
     ordered = bars
     volume, oi = ordered["volume"], ordered["oi"]
-    has_volume, has_oi = (0 < c.null_count() < len(c) for c in (volume, oi))
+    gaps, oi_gaps = (0 < c.null_count() < len(c) for c in (volume, oi))
     return ordered, _Minutes(
         at=at,
         opens=opens,
         lengths=(closes - opens) // (MINUTE // MICROSECOND),
         minute=(instant - (opens[at] if len(opens) > 1 else opens[0])) // (MINUTE // MICROSECOND),
         new=new,
+        open=ordered["open"].to_numpy(),
+        close=ordered["close"].to_numpy(),
         high=ordered["high"].to_numpy(),
         low=ordered["low"].to_numpy(),
-        volume=None if volume.null_count() == len(volume) else volume.fill_null(0.0).to_numpy(),
-        has_volume=volume.is_not_null().to_numpy().astype(np.int64) if has_volume else None,
-        oi_row=_last_known(oi) if has_oi else None,
+        volume=None if volume.null_count() == len(volume) else (volume.fill_null(0.0) if gaps else volume).to_numpy(),
+        has_volume=volume.is_not_null().to_numpy().astype(np.int64) if gaps else None,
+        oi_row=_last_known(oi) if oi_gaps else None,
     )
 
 
@@ -207,13 +234,17 @@ def _sessions_at(instant: npt.NDArray[np.int64], opens: npt.NDArray[np.int64]) -
     return np.searchsorted(opens, instant, side="right") - 1
 
 
-def _runs(bars: pl.DataFrame, at: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.bool_], bool]:
+def _runs(
+    symbol: pl.Series, instant: npt.NDArray[np.int64], at: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.bool_], bool]:
     """Which rows are the first of their symbol in their session, and whether rows lie by session, symbol, ts."""
-    before, ts_before = pl.col("symbol").shift(), pl.col("ts").shift()
-    changes = (pl.col("symbol") != before).fill_null(True)
-    marks = bars.select(
-        changes.alias("new"), ((pl.col("symbol") < before) | (~changes & (pl.col("ts") < ts_before))).alias("falls")
-    )
-    new, falls = marks["new"].to_numpy(), marks["falls"].fill_null(False).to_numpy()
-    step = np.diff(at, prepend=at[0])
-    return new | (step != 0), not ((step < 0) | (falls & (step == 0))).any()
+    new = np.zeros(len(instant), np.bool_)
+    lengths = symbol.rle().struct.field("len").to_numpy().astype(np.int64)
+    new[np.cumsum(lengths) - lengths] = True
+    step = np.diff(at)
+    new[1:] |= step != 0
+    is_within_order = (np.diff(instant) >= 0) | new[1:]
+    first = np.flatnonzero(new)
+    names = symbol.gather(first)
+    is_next = (names.slice(1) > names.head(len(first) - 1)).to_numpy() | (np.diff(at[first]) > 0)
+    return new, bool((step >= 0).all() and is_within_order.all() and is_next.all())

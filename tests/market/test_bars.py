@@ -76,7 +76,7 @@ def drawn(rows: dict[tuple[str, int], tuple[float, float | None, float | None]])
     return frame([bar(symbol, minute, *values) for (symbol, minute), values in rows.items()])
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(ROWS, st.sampled_from(sorted(WIDTHS)))
 def test_a_larger_interval_agrees_with_its_loop_twin(rows: dict[Any, Any], interval: str):
     bars = drawn(rows)
@@ -85,7 +85,7 @@ def test_a_larger_interval_agrees_with_its_loop_twin(rows: dict[Any, Any], inter
     assert_frame_equal(bars, before)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(ROWS)
 def test_the_stacked_table_holds_each_interval_bit_for_bit(rows: dict[Any, Any]):
     bars = drawn(rows)
@@ -94,7 +94,7 @@ def test_the_stacked_table_holds_each_interval_bit_for_bit(rows: dict[Any, Any])
     assert_frame_equal(stacked, apart, check_exact=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(ROWS, min_size=1, max_size=4), st.sampled_from(sorted(WIDTHS)), st.integers(0, 3))
 def test_a_range_of_sessions_is_its_sessions_one_by_one(days: list[Any], interval: str, cut: int):
     """Sessions a day apart, so that the last bars of one and the first of the next never share a bucket."""
@@ -111,7 +111,7 @@ def test_a_range_of_sessions_is_its_sessions_one_by_one(days: list[Any], interva
     assert_frame_equal(whole, resample_sessions(by_symbol, interval, hours), check_exact=True)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_row_order_chunks_and_other_symbols_do_not_show(rows: dict[Any, Any], random: Any):
     bars = drawn(rows)

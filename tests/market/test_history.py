@@ -60,7 +60,7 @@ def stored(lake: Lake, table: str, sessions: list[date], symbols: list[str]) -> 
     return pl.concat([BARS.to_frame(), *frames]).filter(pl.col("symbol").is_in(symbols))
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.sampled_from([*SYMBOLS, "unknown"]), unique=True), st.integers(0, 5), st.integers(0, 5))
 def test_minute_bars_are_those_of_the_symbols_and_the_range(lake: Lake, symbols: list[str], first: int, last: int):
     sessions = SESSIONS[first : last + 1]
@@ -104,7 +104,7 @@ def test_the_vendor_s_day_stands_in_only_where_there_are_no_minutes(lake: Lake):
     assert (days["known_at"] == pl.Series([CALENDAR.hours(s).close for s in SESSIONS for _ in range(2)])).all()
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(["1m", "5m", "60m", "day"]), st.integers(0, 6 * 1440))
 def test_as_of_an_instant_only_what_was_known_is_read(lake: Lake, interval: str, minutes: int):
     as_of = CALENDAR.hours(SESSIONS[0]).open + minutes * MINUTE
