@@ -11,6 +11,8 @@ from odin_core import text
 from odin_core.commands.common import SESSION, as_json, common, emit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from odin_core.datasets.exporting import Form
     from odin_core.datasets.registry import Registered
 
@@ -41,11 +43,14 @@ def list_datasets(home: Path, market: str, json_output: bool) -> None:
 @as_json
 def show(name: str, home: Path, market: str, json_output: bool) -> None:
     """A dataset's manifest: sessions, tables, symbols, sources, how complete its columns are; --json: every file."""
+    from odin_core.datasets.comparing import source_name
+
     manifest, copies = _found(home, name)
     whole: dict[str, Any] = manifest.to_dict() | {"copies": [str(copy) for copy in copies]}
     short = {key: whole[key] for key in ("version", "kind", "market", "form", "first", "last", "life", "copies")}
     short |= {"symbols": ", ".join(manifest.symbols), "tables": manifest.tables}
-    short |= {"sources": manifest.sources and list(manifest.sources), "completeness": dict(manifest.completeness)}
+    short |= {"sources": [source_name(source) for source in manifest.sources]}
+    short |= {"known values": {table: _completeness(shares) for table, shares in manifest.completeness.items()}}
     short |= {"features_version": manifest.features_version, "code_version": manifest.code_version}
     emit(whole if json_output else short, json_output, text.table_of_values)
 
@@ -67,7 +72,7 @@ def verify(name: str, home: Path, market: str, json_output: bool) -> None:
     }  # fmt: skip
     lines = [f"{manifest.version}: {len(manifest.files)} files, {manifest.rows:,} rows"]
     for root, of in found.items():
-        lines.append(f"{root}: {'as it was' if not of else f'{len(of)} files are not as they were'}")
+        lines.append(f"{root}: {f'differences: {len(of)}' if of else 'as it was'}")
         lines += [f"  {difference.to_text()}" for difference in of]
     emit(result, json_output, lambda _: "\n".join(lines))
     sys.exit(0 if sound else 1)
@@ -130,6 +135,12 @@ def export(
         )
     result = {"version": manifest.version, "folder": folder.absolute(), "tables": manifest.tables}
     emit(result, json_output, text.table_of_values)
+
+
+def _completeness(shares: "Mapping[str, float]") -> str:
+    """The columns of a table that have unknown values, the least known first."""
+    gaps = sorted((share, name) for name, share in shares.items() if share < 1)
+    return ", ".join(f"{name} {share:.1%}" for share, name in gaps) or "every column in every row"
 
 
 def _names(listed: str | None) -> tuple[str, ...]:

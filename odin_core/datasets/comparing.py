@@ -76,7 +76,7 @@ def compare(first: Manifest, second: Manifest) -> Comparison:
         second=second.version,
         values={name: pair for name, pair in values.items() if pair[0] != pair[1]},
         symbols=_apart(first.symbols, second.symbols),
-        sources=_apart([_name(s) for s in first.sources], [_name(s) for s in second.sources]),
+        sources=_apart([source_name(s) for s in first.sources], [source_name(s) for s in second.sources]),
         tables={name: change for name, change in tables.items() if not change.is_empty},
     )
 
@@ -99,7 +99,7 @@ def _apart(first: Sequence[Any], second: Sequence[Any]) -> tuple[list[Any], list
     return sorted(set(first) - set(second)), sorted(set(second) - set(first))
 
 
-def _name(source: Mapping[str, Any]) -> str:
+def source_name(source: Mapping[str, Any]) -> str:
     """A source as one text: its origin first, then what else is said of it."""
     rest = ", ".join(f"{name} {value}" for name, value in sorted(source.items()) if name != "origin")
     return f"{source['origin']} ({rest})"

@@ -43,36 +43,39 @@ class Registered(NamedTuple):
 
 
 def record(home: Home, manifest: Manifest, root: Path) -> None:
-    """Write a manifest into the registry, with `root` as the newest of its copies. Again with the same is no change."""
+    """Write a manifest into the registry, with `root` as the newest of its copies. Again with the same is no change.
+
+    Lives that learned from the same content share its version: the second's entry is `<version>.<life>.json`."""
     path = _path(home, manifest.version)
-    earlier: list[str] = []
-    if path.is_file():
-        try:
-            earlier = json.loads(path.read_text())["copies"]
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("warning: %s was damaged (%s) and is written anew", path, error)
-    here = os.path.relpath(root, home.root) if root.is_relative_to(home.root) else str(root)
-    copies = [*(copy for copy in earlier if copy != here), here]
-    write_text(json.dumps({"copies": copies, "manifest": manifest.to_dict()}, sort_keys=True) + "\n", path)
+    earlier = _earlier(home, path)
+    if earlier is not None and earlier.manifest.life != manifest.life:
+        path = _path(home, f"{manifest.version}.{manifest.life}")
+        earlier = _earlier(home, path)
+    copies = [*(copy for copy in (earlier.copies if earlier else ()) if copy != root), root]
+    entry = {"copies": [_relative(home, copy) for copy in copies], "manifest": manifest.to_dict()}
+    write_text(json.dumps(entry, sort_keys=True) + "\n", path)
 
 
 def datasets(home: Home) -> list[Registered]:
     """All of a home's datasets, by market, last session and version. A damaged entry is left out with a warning."""
-    found = {entry.manifest.version: entry for entry in _recorded(home)}
-    for manifest in _left_by_lives(home):
-        found.setdefault(manifest.version, Registered(manifest, (home.root,)))
+    found = {(entry.manifest.version, entry.manifest.life): entry for entry in _recorded(home)}
+    for manifest in _left_by_lives(home, set(found)):
+        found[manifest.version, manifest.life] = Registered(manifest, (home.root,))
     return sorted(found.values(), key=lambda r: (r.manifest.market, r.manifest.last, r.manifest.version))
 
 
-def find(home: Home, version: str) -> Registered:
-    """A dataset by its version or an unambiguous beginning of it. Raises UnknownDataset, ManifestUnreadable."""
-    if _path(home, version).is_file():
-        return _read(home, _path(home, version))
-    known = {entry.manifest.version: entry for entry in datasets(home)}
-    matches = [name for name in known if name.startswith(version)]
-    if len(matches) != 1 or not version:
-        raise UnknownDataset(home, version, matches, list(known))
-    return known[matches[0]]
+def find(home: Home, name: str) -> Registered:
+    """A dataset by its version or an unambiguous beginning of it, or, where lives share a version, by version.life.
+    Raises UnknownDataset, ManifestUnreadable."""
+    if _path(home, name).is_file():
+        return _read(home, _path(home, name))
+    entries = list(reversed(datasets(home)))
+    known = {entry.manifest.version: entry for entry in entries}
+    exact = {f"{entry.manifest.version}.{entry.manifest.life}": entry for entry in entries}
+    matches = [version for version in known if version.startswith(name)]
+    if name not in exact and (len(matches) != 1 or not name):
+        raise UnknownDataset(home, name, matches, list(known))
+    return exact[name] if name in exact else known[matches[0]]
 
 
 def in_folder(folder: Path) -> Registered | None:
@@ -94,6 +97,22 @@ def _read(home: Home, path: Path) -> Registered:
     return Registered(Manifest.from_dict(said, path), copies)
 
 
+def _earlier(home: Home, path: Path) -> Registered | None:
+    """What an entry said before; a damaged one is written anew."""
+    if not path.is_file():
+        return None
+    try:
+        return _read(home, path)
+    except ManifestUnreadable as error:
+        log.warning("warning: %s", error)
+        return None
+
+
+def _relative(home: Home, root: Path) -> str:
+    """A copy's folder as the registry keeps it, so that a home can be moved with what lies in it."""
+    return os.path.relpath(root, home.root) if root.is_relative_to(home.root) else str(root)
+
+
 def _recorded(home: Home) -> Iterator[Registered]:
     for path in sorted((home.root / "datasets").glob("*.json")):
         try:
@@ -102,12 +121,12 @@ def _recorded(home: Home) -> Iterator[Registered]:
             log.warning("warning: %s", error)
 
 
-def _left_by_lives(home: Home) -> Iterator[Manifest]:
-    from odin_core.datasets.training import window_of
+def _left_by_lives(home: Home, recorded: set[tuple[str, str | None]]) -> Iterator[Manifest]:
+    from odin_core.datasets.training import TABLE, window_of
     from odin_core.lifecycle import life as lives
 
     for life in lives.lives(home):
-        for session in life.sessions_with("training_dataset"):
-            manifest = window_of(life, session)
-            if manifest is not None and not _path(home, manifest.version).is_file():
-                yield manifest
+        for session in life.sessions_with(TABLE):
+            rows = life.read(TABLE, session)
+            if rows.height and (rows["version"][0], life.id) not in recorded:
+                yield window_of(life, session, rows)

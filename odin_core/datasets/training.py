@@ -36,13 +36,12 @@ def record_window(
         record(life.home, _manifest(life, data, rows, _completeness(window), code_version, kept=True), life.home.root)
 
 
-def window_of(life: "Life", session: date) -> Manifest | None:
-    """The window of the week that ended with a finished session, from the life's tables; None where it was empty."""
+def window_of(life: "Life", session: date, rows: pl.DataFrame) -> Manifest:
+    """The window of the week that ended with a finished session, from that week's table, which may not be empty."""
     from odin_core.market.data import MarketData
 
-    rows, commit = life.read(TABLE, session), life.committed(session)
-    if rows.is_empty() or commit is None:
-        return None
+    commit = life.committed(session)
+    assert commit is not None
     data = MarketData.of(life.home, life.market, life.config)
     return _manifest(life, data, rows, {}, commit.code_version, kept=False)
 

@@ -8,11 +8,12 @@ from collections.abc import Callable
 from datetime import date, datetime
 from typing import Any
 
+from odin_core.datasets.training import record_window
 from odin_core.errors import OdinError
 from odin_core.lake import write_text
 from odin_core.lifecycle.learning import Trial, try_candidate
 from odin_core.lifecycle.life import Life
-from odin_core.lifecycle.run import loop_rules, restore
+from odin_core.lifecycle.run import code_version, loop_rules, restore
 from odin_core.market.data import MarketData
 from odin_core.registry import store
 from odin_core.registry.history import plan_promotion, promotions_on
@@ -55,6 +56,7 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
             return f"done before at {head}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
         trial = try_candidate(restore(life, data, rules), rules.config, rules.ic_ceiling)
+        record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None
         life.note(clock(), NOTE, **key, version=version, contexts=trial.contexts, outcome=outcome)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 from odincommand import odin
-from smalllives import begin, climbed, run_to
+from smalllives import begin, climbed, clock, quick, run_to
 
 from odin_core.datasets.checking import verify
 from odin_core.datasets.manifest import sha256_of
@@ -18,6 +18,7 @@ from odin_core.home import Home, open_home
 from odin_core.lake import read_parquet, write_parquet
 from odin_core.lifecycle.fold import INPUTS
 from odin_core.lifecycle.life import Life, plan_rewind
+from odin_core.lifecycle.live import retrain_live
 
 WEEK_ENDS = [date(2023, 1, 6), date(2023, 1, 13), date(2023, 1, 20), date(2023, 1, 27), date(2023, 2, 3)]
 
@@ -122,6 +123,30 @@ def test_a_kill_before_the_commit_leaves_the_window_to_be_recorded_again(tmp_pat
     run_to(life, data, date(2023, 1, 6))
     assert [e.manifest for e in datasets(life.home)] == [early.manifest]
     assert verify(early.manifest, life.home.root) == []
+
+
+def test_two_lives_that_learned_from_the_same_rows_are_both_listed(tmp_path: Path):
+    for alpha in (0.05, 0.04):
+        run_to(*begin(tmp_path / "home", quick(f"promotion.alpha={alpha}")), date(2023, 1, 6))
+    home = open_home(tmp_path / "home")
+    first, second = datasets(home)
+    assert first.manifest.version == second.manifest.version
+    assert first.manifest.life != second.manifest.life
+    for entry in (first, second):
+        assert all(entry.manifest.life in f.path for f in entry.manifest.files if f.table != "features")
+        assert verify(entry.manifest, home.root) == []
+        assert find(home, f"{entry.manifest.version}.{entry.manifest.life}") == entry
+    assert find(home, first.manifest.version).manifest.version == first.manifest.version
+
+
+def test_a_retrain_outside_the_weeks_leaves_its_window_too(tmp_path: Path):
+    life, data = begin(tmp_path / "home", quick("live=true"))
+    run_to(life, data, date(2023, 1, 11))  # a Wednesday
+    assert [e.manifest.last for e in datasets(life.home)] == [date(2023, 1, 6)]
+    retrain_live(life, data, why="a test", clock=clock)
+    (_, retrained) = datasets(life.home)
+    assert (retrained.manifest.first, retrained.manifest.last) == (date(2023, 1, 2), date(2023, 1, 11))
+    assert verify(retrained.manifest, life.home.root) == []
 
 
 def test_the_command_lists_shows_and_verifies_windows(home: Home, life: Life):
