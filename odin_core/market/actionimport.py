@@ -19,7 +19,9 @@ from odin_core.market.actionchecks import EQUAL, PRICES, SAME_DIVIDEND, SAME_SPL
 from odin_core.market.actionfiles import RULES, read_events
 from odin_core.market.actions import ACTIONS, KEY, SHARES, TABLE, read_actions
 from odin_core.market.calendar import SessionCalendar
+from odin_core.market.importing import assess
 from odin_core.market.knowntables import SourceFile, known_sessions, midnights, quarantine, read_table, rewrite
+from odin_core.market.quality import sessions_from
 
 QUARANTINE: Final = "quarantine_actions"
 VALUES: Final = ("ratio", "amount", "other")
@@ -72,7 +74,10 @@ def import_actions(
     that names none. All files are read before anything is written; a partition is written whole or not at all, and the
     same command again finishes a killed one. Raises UnreadableTable, UnknownActionLayout, NoFactorSymbol."""
     read = [(file, read_events(file, zone, calendar, symbol)) for file in map(read_table, paths)]
-    return [_store(lake, calendar, zone, file, found.layout, found.events) for file, found in read]
+    reports = [_store(lake, calendar, zone, file, found.layout, found.events) for file, found in read]
+    days = {day for _, found in read for day in found.events["ex_date"].drop_nulls()}
+    assess(lake, calendar, sessions_from(lake, days))  # a jump that an action explains is no finding any more
+    return reports
 
 
 def raw_prices(lake: Lake, wanted: pl.DataFrame) -> pl.DataFrame:

@@ -20,7 +20,7 @@ from odin_core.market.bars import BARS, MICROSECOND, MINUTE, UTC, minutes_of
 from odin_core.market.quality_continuity import RULES_OF_CONTINUITY, shifted_hours
 from odin_core.market.quality_defects import RULES_OF_A_SESSION
 from odin_core.market.quality_measures import rows_of, session_grid
-from odin_core.market.quality_seen import WHOLE, Action, Finding, Known, Seen
+from odin_core.market.quality_seen import MEMORY, WHOLE, Finding, Known, Seen, actions_in
 
 PRICES = ("open", "high", "low", "close")
 RULES = {
@@ -31,7 +31,6 @@ RULES = {
     "price_missing": "a price is missing, not a number or infinite",
     "price_not_positive": "a price is zero or negative",
     "volume_negative": "the volume is negative",
-    "counter_fell": "the day's volume so far is below an earlier one",
     "volume_not_a_number": "the volume is text or infinite",
     "oi_not_a_number": "the open interest is negative, text or infinite",
     "high_below_low": "the high is below the low",
@@ -90,7 +89,6 @@ KINDS = pl.Schema({"symbol": pl.String(), "kind": pl.String()})  # of the table 
 
 DAY = timedelta(days=1)
 LOOK_BACK = 45  # days in which the session before is looked for; a longer pause begins a new history
-MEMORY = 10  # days for which a close is compared with; over a longer time prices may really move that far
 SESSIONS_BACK = 3  # a symbol that the session before lacks is looked for in this many
 OPTION_NAME = re.compile(r"\d(CE|PE)$")
 
@@ -185,6 +183,13 @@ def assess_sessions(
         yield session, assessor.assess(session)
 
 
+def sessions_from(lake: Lake, days: Iterable[date]) -> list[date]:
+    """For each day the first session from it on that the lake has bars of: where a corporate action of that ex-date
+    shows. Days that none follows within MEMORY are left out; ascending."""
+    near = ((day + DAY * n for n in range(MEMORY // DAY + 1)) for day in set(days))
+    return sorted({found for later in near if (found := next((d for d in later if bar_tables(lake, d)), None))})
+
+
 def accept(
     lake: Lake, calendar: SessionHours, session: date, *, symbol: str, rule: str, why: str, interval: str = "1m"
 ) -> pl.DataFrame:
@@ -249,16 +254,24 @@ class _Assessor:
         earlier = self._earlier(table, session)
         before: dict[str, Known] = {}
         for day in reversed(earlier):
-            if session - day <= MEMORY * DAY:
+            if session - day <= MEMORY:
                 before |= self._known_of(interval, table, day)
         bars = self._held(table, session)
         seen = _seen(bars, self.calendar, session, interval, before, self.actions, side.options)
         found = [*_of_bars(seen, side.quarantine, side.universe), *_of_rows(interval, side.quarantine, side.arrivals)]
         if earlier and seen is not None:
             found += _missing_before(self.calendar, earlier[0], session)
-            found += _gone(seen, self._known_of(interval, table, earlier[0]))
+            found += self._gone(seen, self._known_of(interval, table, earlier[0]), earlier[0])
             self._known[interval, session] = seen.known
         return _frame(found, interval)
+
+    def _gone(self, seen: Seen, before: Mapping[str, Known], last: date) -> Iterator[Finding]:
+        """Symbols of the session before that have nothing now; contracts come and go."""
+        gone = before.keys() - set(seen.rows.symbols)
+        kinds = dict(self._held("instruments", last).select("symbol", "kind").iter_rows()) if gone else {}
+        for symbol in sorted(gone):
+            if kinds.get(symbol) not in ("option", "future") and not seen.is_option(symbol):
+                yield Finding(symbol, "no_bars", "warning", 1, f"no bar in the whole session; {last} had some")
 
     def _earlier(self, table: str, session: date) -> list[date]:
         """The last SESSIONS_BACK sessions before this one that the lake has bars of, newest first."""
@@ -266,7 +279,7 @@ class _Assessor:
         for n in range(1, LOOK_BACK + 1):
             if self.lake.has(table, session - DAY * n):
                 found.append(session - DAY * n)
-            if len(found) == SESSIONS_BACK or (found and n >= MEMORY):
+            if len(found) == SESSIONS_BACK or (found and n >= MEMORY // DAY):
                 break
         return found
 
@@ -307,23 +320,9 @@ def _seen(
         interval=interval,
         minutes=minutes,
         before=before,
-        actions=_actions_in(actions, session, close_at),
+        actions=actions_in(actions, session, close_at),
         is_option=lambda symbol: symbol in options or OPTION_NAME.search(symbol) is not None,
     )
-
-
-def _actions_in(
-    actions: pl.DataFrame | None, session: date, close_at: datetime
-) -> dict[str, list[tuple[date, Action]]]:
-    """By symbol, what takes effect on a date within MEMORY up to the session."""
-    found: dict[str, list[tuple[date, Action]]] = {}
-    if actions is None:
-        return found
-    recent = actions.filter(pl.col("ex_date").is_between(session - MEMORY * DAY, session))
-    columns = ("symbol", "ex_date", "kind", "ratio", "amount", "known_at")
-    for symbol, ex_date, kind, ratio, amount, known_at in recent.select(columns).sort(columns).iter_rows():
-        found.setdefault(symbol, []).append((ex_date, Action(kind, ratio, amount, known_at <= close_at)))
-    return found
 
 
 def _of_bars(seen: Seen | None, quarantine: pl.DataFrame, universe: Sequence[str]) -> Iterator[Finding]:
@@ -359,13 +358,6 @@ def _missing_before(calendar: SessionHours, last: date, session: date) -> Iterat
     if missing:
         detail = f"no bars of {missing[0]} to {missing[-1]}; the last session with bars is {last}"
         yield Finding(WHOLE, "missing_sessions", "warning", len(missing), detail)
-
-
-def _gone(seen: Seen, before: Mapping[str, Known]) -> Iterator[Finding]:
-    for symbol in sorted(before.keys() - set(seen.rows.symbols)):
-        if not seen.is_option(symbol):
-            detail = f"no bar in the whole session; {before[symbol].session} had some"
-            yield Finding(symbol, "no_bars", "warning", 1, detail)
 
 
 def _frame(found: Iterable[Finding], interval: str) -> pl.DataFrame:

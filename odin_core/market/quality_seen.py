@@ -5,11 +5,12 @@ itself) and `market.quality_continuity` (against earlier sessions, corporate act
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import polars as pl
 
 from odin_core.market.quality_measures import Coverage, Floats, Grid, Ints, Moves, Rows, Runs, coverage, levels, moves
 
@@ -18,6 +19,7 @@ WHOLE = "*"  # the symbol of a finding about the session as a whole
 
 LEVEL = 1.8  # a step of the price from one bar to the next that asks which side is right
 SAME_LEVEL = 1.4  # prices within this ratio are at one level
+MEMORY = timedelta(days=10)  # a close is compared with for so long; over more time prices may really move that far
 
 
 class Finding(NamedTuple):
@@ -153,3 +155,15 @@ def _summaries(seen: Seen) -> dict[str, Known]:
     columns = (r.open[r.first], r.close[last], volume, turnover, r.count)
     values = zip(*(c.tolist() for c in columns), zip(*marks, strict=True), tail.tolist(), strict=True)
     return {symbol: Known(seen.session, *row) for symbol, row in zip(r.symbols, values, strict=True)}
+
+
+def actions_in(actions: pl.DataFrame | None, session: date, close_at: datetime) -> dict[str, list[tuple[date, Action]]]:
+    """By symbol, what takes effect on a date within MEMORY up to the session."""
+    found: dict[str, list[tuple[date, Action]]] = {}
+    if actions is None:
+        return found
+    recent = actions.filter(pl.col("ex_date").is_between(session - MEMORY, session))
+    columns = ("symbol", "ex_date", "kind", "ratio", "amount", "known_at")
+    for symbol, ex_date, kind, ratio, amount, known_at in recent.select(columns).sort(columns).iter_rows():
+        found.setdefault(symbol, []).append((ex_date, Action(kind, ratio, amount, known_at <= close_at)))
+    return found

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
@@ -14,18 +15,22 @@ from polars.testing import assert_frame_equal
 from weekdaybars import Weekdays
 
 from odin_core.lake import Lake, logical_hash
+from odin_core.market.actionimport import import_actions
 from odin_core.market.actions import ACTIONS
 from odin_core.market.bars import BARS, MINUTE
-from odin_core.market.importing import Page, store_page
+from odin_core.market.calendar import session_calendar
+from odin_core.market.importing import Page, assess, store_page
+from odin_core.market.profile import load_profile
 from odin_core.market.quality import (
     NothingToAccept,
     accept,
     assess_session,
     assess_sessions,
     blocking,
+    sessions_from,
 )
 from odin_core.market.quality_continuity import JUMP, NEWS_REACH, NEWS_TURNOVER, SCALE
-from odin_core.market.sources.source import SOURCE_BARS
+from odin_core.market.sources.source import INSTRUMENTS, SOURCE_BARS
 
 CALENDAR = Weekdays()
 DAYS = [date(2021, 4, n) for n in (1, 2, 5, 6, 7)]
@@ -324,3 +329,39 @@ def test_findings_are_the_same_alone_in_any_range_and_without_what_came_later(
         assert logical_hash(frame) == logical_hash(alone)
         if day <= until:
             assert_frame_equal(assess_session(earlier, CALENDAR, day), alone)
+
+
+def test_contracts_that_expire_are_not_missed(tmp_path: Path):
+    def without(*symbols: str) -> Change:
+        return lambda bars: bars.filter(~pl.col("symbol").is_in(symbols))
+
+    lake = lake_of(tmp_path, {DAYS[2]: without("A", "B")}, DAYS[:3])
+    assert assessed(lake)[DAYS[2]] == [("A", "no_bars", "warning"), ("B", "no_bars", "warning")]
+    kinds = pl.DataFrame({"symbol": ["A", "B", "C"], "kind": ["future", "equity", "option"]})
+    lake.write("instruments", DAYS[1], pl.concat([INSTRUMENTS.to_frame(), kinds], how="diagonal"))
+    assert assessed(lake)[DAYS[2]] == [("B", "no_bars", "warning")]
+
+
+def test_prices_of_an_instrument_that_is_an_option_may_jump_whatever_its_name(tmp_path: Path):
+    lake = lake_of(tmp_path, {day: scaled(0.05) for day in DAYS[2:]})
+    kinds = pl.DataFrame({"symbol": ["A"], "kind": ["option"]})
+    lake.write("instruments", DAYS[2], pl.concat([INSTRUMENTS.to_frame(), kinds], how="diagonal"))
+    assert assessed(lake) == {}
+
+
+def test_the_sessions_that_an_ex_date_shows_in_are_the_next_ones_with_bars(tmp_path: Path):
+    lake = lake_of(tmp_path, days=[DAYS[0], DAYS[3]])
+    assert sessions_from(lake, [DAYS[0], DAYS[1], DAYS[2], date(2021, 3, 30)]) == [DAYS[0], DAYS[3]]
+    assert sessions_from(lake, [date(2021, 3, 1), DAYS[4]]) == []
+
+
+def test_bringing_in_an_action_takes_the_block_away(tmp_path: Path):
+    lake, calendar = Lake(tmp_path / "lake"), session_calendar(load_profile("nse"))
+    days = calendar.sessions(date(2021, 4, 1), date(2021, 4, 8))
+    for n, day in enumerate(days):
+        lake.write("price_history", day, scaled(1.0 if n < 2 else 0.2)(session_of(day)))
+    assess(lake, calendar, days)
+    assert blocking(lake.read("data_quality", days[2])).height == 1
+    (tmp_path / "actions.csv").write_text(f"symbol,ex_date,known_at,kind,ratio\nA,{days[2]},2021-03-20,split,5\n")
+    import_actions([tmp_path / "actions.csv"], lake=lake, calendar=calendar, zone=ZoneInfo("Asia/Kolkata"))
+    assert blocking(lake.read("data_quality", days[2])).is_empty()

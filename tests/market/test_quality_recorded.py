@@ -13,9 +13,10 @@ from odin_core.lake import Lake
 from odin_core.market.actions import ACTIONS
 from odin_core.market.bars import BARS, MINUTE, minutes_of
 from odin_core.market.calendar import session_calendar
-from odin_core.market.importing import table_of
+from odin_core.market.importing import Page, store_page, table_of
 from odin_core.market.profile import load_profile
 from odin_core.market.quality import assess_session, assess_sessions, blocking
+from odin_core.market.sources.source import SOURCE_BARS
 
 YEARS = {"us_daily_unadjusted": [2000, 2005, 2008, 2009, 2014], "multi_asset_1h": [2022, 2023]}  # of long files
 DAILY = 1 / 1.32  # an open below this share of the close before is a jump
@@ -216,6 +217,45 @@ def test_the_rest_of_a_day_at_an_eleventh_blocks_that_day_and_no_other(tmp_path:
     assert finding["count"] == wrong.height > 290
     assert finding["detail"].startswith("bars are at 0.0873 times the level of")
     assert "the session before, from 04:25 UTC" in finding["detail"]
+
+
+def test_a_week_whose_clock_was_left_as_it_was_before_the_change_is_found(tmp_path: Path):
+    """README: the server of AAPL.CFD follows European summer time, so its first week is one hour off New York. Here
+    that hour is put back, and only what was held back beyond the session can tell."""
+    bars = pl.read_parquet(market_file("us_equity_1m.parquet")).filter(
+        (pl.col("symbol") == "AAPL.CFD") & (pl.col("ts") < datetime(2025, 4, 5, tzinfo=UTC))
+    )
+    off = pl.when(pl.col("ts") < datetime(2025, 3, 30, tzinfo=UTC)).then(timedelta(hours=1)).otherwise(timedelta(0))
+    shifted = bars.with_columns(pl.col("ts") - off, pl.lit(None, pl.Float64).alias("oi")).select(*SOURCE_BARS)
+    lake, calendar = Lake(tmp_path), session_calendar(load_profile("us"))
+    store_page(Page("aapl.csv", "0" * 16, shifted, shifted), lake=lake, calendar=calendar)
+    sessions = lake.sessions("price_history")
+    found = {s: dict(blocking(lake.read("data_quality", s)).select("rule", "count").rows()) for s in sessions}
+    assert found.pop(date(2025, 3, 21)) == {}  # recorded from the afternoon on: all of it is inside either way
+    wrong = [s for s in found if s < date(2025, 3, 30)]
+    assert found == {s: {"clock_shift": 60} if s in wrong else {} for s in found}
+    assert len(wrong) == 5 < len(found)
+
+
+def test_five_minute_bars_that_pass_for_minutes_are_found(tmp_path: Path):
+    bars = pl.read_parquet(market_file("index_fx_5m.parquet")).filter(pl.col("symbol") == "US30")
+    stored(Lake(tmp_path), bars, "indices", "1m")
+    found = findings_of(Lake(tmp_path), "indices", "1m")
+    long = found.filter(rule="missing_bars").filter(pl.col("count") < 1370)
+    assert set(long["session"]) <= set(found.filter(rule="coarse_bars")["session"])
+    assert found.filter(rule="coarse_bars")["detail"].str.starts_with("all bars lie 5 minutes").all()
+
+
+def test_a_close_below_its_low_and_an_adjustment_that_is_wrong_are_found(recorded: Callable[..., Recorded]):
+    """README: SUZLON on 2023-10-10, and demerger factors that are missing. TATASTEEL's factor is dated wrongly too."""
+    errors = blocking(recorded("nse_daily_adjusted", "nse", "day").findings)
+    assert errors.select("symbol", "session", "rule").sort("session").rows() == [
+        ("MFSL", date(2016, 1, 27), "jump_without_action"),
+        ("TATACHEM", date(2020, 2, 18), "jump_without_action"),
+        ("TATASTEEL", date(2022, 6, 16), "jump_without_action"),
+        ("NMDC", date(2022, 10, 27), "jump_without_action"),
+        ("SUZLON", date(2023, 10, 10), "bad_price"),
+    ]
 
 
 def jumps_by_hand(file: str) -> pl.DataFrame:
