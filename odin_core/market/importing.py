@@ -16,7 +16,7 @@ import polars as pl
 
 from odin_core.lake import Lake
 from odin_core.market.barfiles import BarFile, Said, open_file
-from odin_core.market.bars import KEY, minutes_of
+from odin_core.market.bars import KEY, table_of
 from odin_core.market.pages import NO_SESSION, Batch, Page, sorted_out
 from odin_core.market.quality import RULES, SessionHours, assess_sessions
 from odin_core.market.sources.source import INSTRUMENTS
@@ -105,11 +105,6 @@ class PageReport:
         if self.corrected:
             lines.append(f"  {self.corrected:,} bars replaced stored ones with other values")
         return "\n".join(lines)
-
-
-def table_of(interval: str) -> str:
-    """The lake's table of bars of an interval that a source gave as such. Raises NotAnInterval."""
-    return "price_history" if minutes_of(interval) == 1 else f"bars_{interval}"
 
 
 def store_page(page: Page, *, lake: Lake, calendar: SessionHours, interval: str = "1m") -> PageReport:
