@@ -7,7 +7,7 @@ import csv
 import datetime
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -152,20 +152,19 @@ def scan(path: Path, layout: Layout, names: Sequence[str]) -> pl.LazyFrame:
     )
 
 
-def batches(file: BarFile, source: pl.LazyFrame, said: Said) -> Iterator[FileRows]:
-    """The file's rows by BATCH of them, those of other symbols than asked for left out. `source`: `scan` of the file,
-    or a copy of it that can be read from any row on. Raises NaiveTimestamps, UnreadableFile."""
-    wanted = source.select(raw_columns(file))
-    for first in range(0, file.rows, BATCH):
-        try:
-            raw = wanted.slice(first, BATCH).collect()
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
-        reading = read_by(file.layout, file.found, raw)
-        if reading.is_naive:
-            raise NaiveTimestamps(file.path)
-        rows = pl.int_range(first, first + raw.height, dtype=pl.Int64, eager=True).alias("row")
-        yield _of_symbols(FileRows(raw, reading.bars, rows, reading.instruments), said.symbols)
+def batch(file: BarFile, source: pl.LazyFrame, first: int, said: Said) -> FileRows:
+    """The file's rows from `first` on, at most BATCH of them, without those of symbols that were not asked for.
+    `source`: `scan` of the file, or a copy of it that can be read from any row on.
+    Raises NaiveTimestamps, UnreadableFile."""
+    try:
+        raw = source.select(raw_columns(file)).slice(first, BATCH).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
+    reading = read_by(file.layout, file.found, raw)
+    if reading.is_naive:
+        raise NaiveTimestamps(file.path)
+    rows = pl.int_range(first, first + raw.height, dtype=pl.Int64, eager=True).alias("row")
+    return _of_symbols(FileRows(raw, reading.bars, rows, reading.instruments), said.symbols)
 
 
 def raw_columns(file: BarFile) -> list[str]:

@@ -3,6 +3,7 @@
 A file is judged by its majority: a few bad rows are quarantined one by one (`market.judging`), but one that is of
 another market, another interval or stamped the other way would be quarantined as a whole, or stored one minute off."""
 
+import threading
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from odin_core.market.layout import Layout, Stamps
 
 MAJORITY = 0.8  # share of symbol-days or of rows from which a file is refused as a whole
 SPARSE = 0.05  # with a smaller share of neighbours one interval apart, bars are of another one
+STEPS_SEEN = 50_000  # rows of each batch that are looked at for the length of bars
 ENOUGH = 100  # rows that it takes to judge a file by its rows
 HALF_A_DAY = 720  # minutes; bars that are further apart are daily ones
 
@@ -60,20 +62,21 @@ class FileCheck:
         self._first: datetime | None = None
         self._last: datetime | None = None
         self._days: list[pl.DataFrame] = []
-        self._steps: pl.DataFrame | None = None
+        self._steps: list[pl.DataFrame] = []
+        self._lock = threading.Lock()
 
     def add(self, bars: pl.DataFrame, hours: Hours, places: Places) -> None:
-        """`bars` (SOURCE_BARS) of one batch, with the sessions around them and the place of each."""
-        stamped = bars["ts"].is_not_null()
-        outside = bars["ts"].filter(places.misplaced.is_not_null() & stamped)
-        self._rows += len(bars)
-        self._outside += len(outside)
-        edges = [edge for edge in (self._first, self._last, outside.min(), outside.max()) if isinstance(edge, datetime)]
-        self._first, self._last = min(edges, default=None), max(edges, default=None)
-        if self._steps is None and self._layout.rows == "bars":
-            self._steps = _steps(bars)
-        if self._minutes is not None and hours.sessions:
-            self._days.append(self._stamped_edges(bars, hours))
+        """`bars` (SOURCE_BARS) of one batch, with the sessions around them and the place of each; from any thread."""
+        outside = bars["ts"].filter(places.misplaced.is_not_null() & bars["ts"].is_not_null())
+        steps = _steps(bars.head(STEPS_SEEN)) if self._layout.rows == "bars" else None
+        days = self._stamped_edges(bars, hours, places) if self._minutes is not None and hours.sessions else None
+        with self._lock:
+            edges = [at for at in (self._first, self._last, outside.min(), outside.max()) if isinstance(at, datetime)]
+            self._first, self._last = min(edges, default=None), max(edges, default=None)
+            self._rows += len(bars)
+            self._outside += len(outside)
+            self._steps += [] if steps is None else [steps]
+            self._days += [] if days is None else [days]
 
     def require(self) -> None:
         """Raises WrongBarLength, WrongStamps, WrongMarket."""
@@ -83,23 +86,24 @@ class FileCheck:
         if enough and self._first is not None and self._last is not None:
             raise WrongMarket(self._path, self._outside / self._rows, self._first, self._last)
 
-    def _stamped_edges(self, bars: pl.DataFrame, hours: Hours) -> pl.DataFrame:
+    def _stamped_edges(self, bars: pl.DataFrame, hours: Hours, places: Places) -> pl.DataFrame:
         """Per symbol and session: is its open stamped, the minute after its open, its close? A market that never closes
         says nothing."""
         step = (self._minutes or 1) * MINUTE // MICROSECOND
         instant = bars["ts"].to_physical().fill_null(0).to_numpy() + (step if self._layout.stamps == "end" else 0)
-        before = np.maximum(np.searchsorted(hours.opens, instant, side="right") - 1, 0)
-        opens, closes = hours.opens[before], hours.closes[before]
-        never_closes = np.isin(opens, hours.closes) | np.isin(closes, hours.opens)
+        at = np.minimum(places.at, len(hours.sessions) - 1)
+        since_open, until_close = instant - hours.opens[at], hours.closes[at] - instant
+        meets = np.isin(hours.opens, hours.closes) | np.isin(hours.closes, hours.opens)
+        edge = ((since_open == 0) | (since_open == step) | (until_close == 0)) & ~meets[at]
         edges = pl.DataFrame(
             {
-                "symbol": bars["symbol"],
-                "open": opens,
-                "at_open": instant == opens,
-                "after_open": instant == opens + step,
-                "at_close": instant == closes,
+                "symbol": bars["symbol"].filter(pl.Series(edge)),
+                "open": hours.opens[at[edge]],
+                "at_open": since_open[edge] == 0,
+                "after_open": since_open[edge] == step,
+                "at_close": until_close[edge] == 0,
             }
-        ).filter(pl.any_horizontal("at_open", "after_open", "at_close") & ~pl.Series(never_closes))
+        )
         return _any_of_day(edges)
 
     def _check_stamps(self) -> None:
@@ -115,13 +119,14 @@ class FileCheck:
             raise WrongStamps(self._path, self._layout.stamps, share)
 
     def _check_length(self) -> None:
-        if self._steps is None:
+        if not self._steps:
             return
-        neighbours = int(self._steps["len"].sum())
+        steps = pl.concat(self._steps).group_by("minutes").agg(pl.col("len").sum())
+        neighbours = int(steps["len"].sum())
         minutes = pl.col("minutes")
         fits = minutes >= HALF_A_DAY if self._minutes is None else minutes == self._minutes
-        if neighbours >= ENOUGH and self._steps.filter(fits)["len"].sum() < SPARSE * neighbours:
-            most = self._steps.sort("len", "minutes", descending=[True, False])["minutes"][0]
+        if neighbours >= ENOUGH and steps.filter(fits)["len"].sum() < SPARSE * neighbours:
+            most = steps.sort("len", "minutes", descending=[True, False])["minutes"][0]
             raise WrongBarLength(self._path, self._layout.interval, most)
 
 

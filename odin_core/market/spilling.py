@@ -7,6 +7,7 @@ first, because only that can be read from any row on. The folder lies in the hom
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -19,7 +20,7 @@ from odin_core.market.barfiles import (
     FileRows,
     Said,
     UnreadableFile,
-    batches,
+    batch,
     is_parquet,
     raw_columns,
     scan,
@@ -30,8 +31,9 @@ from odin_core.market.quality import SessionHours
 from odin_core.market.sources.source import SOURCE_BARS
 
 PREFIX = ".import-"
+READERS = 2  # batches that are read at the same time
 RAW = "raw:"  # before the names of a file's columns, where they differ from the bars'
-ROW_GROUP = 20_000
+ROW_GROUP = 25_000
 
 
 @contextmanager
@@ -47,29 +49,38 @@ def spill_folder(root: Path) -> Iterator[Path]:
 def windows(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[FileRows]:
     """All rows of a file that were asked for, by windows of whole sessions, each in the file's order; those that belong
     to no session come together at the end. Nothing comes before the file as a whole was found right.
-    Raises the errors of `batches` and of `FileCheck.require`."""
+    Raises the errors of `batch` and of `FileCheck.require`."""
     check = FileCheck(file.path, file.layout)
     source = scan(file.path, file.layout, file.names)
     if file.rows <= BATCH:
-        for rows in batches(file, source, said):
-            check.add(rows.bars, *places_of(rows.bars["ts"], calendar, file.layout.interval))
-            check.require()
-            yield rows
+        rows = batch(file, source, 0, said)
+        check.add(rows.bars, *places_of(rows.bars["ts"], calendar, file.layout.interval))
+        check.require()
+        yield rows
         return
-    instruments: list[pl.DataFrame] = []
-    counts: list[pl.DataFrame] = []
-    for number, rows in enumerate(batches(file, _copied(file, source, folder), said)):
+    readable, own = _copied(file, source, folder), _own(file)
+
+    def put_down(first: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+        rows = batch(file, readable, first, said)
         hours, places = places_of(rows.bars["ts"], calendar, file.layout.interval)
         check.add(rows.bars, hours, places)
-        if rows.instruments is not None:
-            instruments.append(rows.instruments)
         sessions = pl.Series("session", [*hours.sessions, None], dtype=pl.Date).gather(places.at)
-        counts.append(sessions.value_counts())
-        _put_down(rows, sessions, _own(file), folder / f"{number:05}.parquet")
-    check.require()
-    terms = pl.concat(instruments).unique("symbol", keep="first", maintain_order=True) if instruments else None
-    for first, last in _ranges(pl.concat(counts)):
-        yield _taken_up(file, folder, first, last, terms)
+        _put_down(rows, sessions, own, folder / f"{first:012}.parquet")
+        return sessions.value_counts(), rows.instruments
+
+    with ThreadPoolExecutor(READERS) as pool:
+        counts, instruments = zip(*pool.map(put_down, range(0, file.rows, BATCH)), strict=True)
+        check.require()
+        told = [frame for frame in instruments if frame is not None]
+        terms = pl.concat(told).unique("symbol", keep="first", maintain_order=True) if told else None
+        ranges = _ranges(pl.concat(counts))
+        coming: list[Future[FileRows]] = []
+        for first, last in ranges:  # the next window is read while this one is stored
+            coming.append(pool.submit(_taken_up, file, folder, first, last, terms))
+            if len(coming) == READERS:
+                yield coming.pop(0).result()
+        for rows in coming:
+            yield rows.result()
 
 
 def _copied(file: BarFile, source: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
@@ -89,7 +100,7 @@ def _put_down(rows: FileRows, sessions: pl.Series, own: list[str], path: Path) -
     raw = rows.raw.select(pl.col(name).alias(RAW + name) for name in own)
     frame = pl.concat([rows.bars, raw, pl.DataFrame([rows.rows, sessions])], how="horizontal")
     ordered = frame.sort("session", nulls_last=True, maintain_order=True)
-    ordered.write_parquet(path, compression="lz4", row_group_size=ROW_GROUP, statistics=True)
+    ordered.write_parquet(path, compression="uncompressed", row_group_size=ROW_GROUP, statistics=True)
 
 
 def _own(file: BarFile) -> list[str]:
