@@ -22,7 +22,7 @@ from odin_core.market.actions import ActionBook
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.fundamentals import FundamentalBook
-from odin_core.market.history import read_bars
+from odin_core.market.history import larger_intervals, read_bars
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality import FINDINGS, assess_session, find_defects
 
@@ -34,10 +34,11 @@ INPUTS_MARK = "odin.inputs"  # key in a features file's metadata: which price fi
 
 
 class NoData(OdinError):
-    def __init__(self, market: str, first: date, last: date, have: list[date]) -> None:
+    def __init__(self, market: str, first: date, last: date, have: list[date], larger: Sequence[str]) -> None:
         span = f"it has {have[0]} to {have[-1]} ({len(have)} sessions)" if have else "it has none at all"
+        beside = f", though bars of {', '.join(larger)}: orders are filled minute by minute" if larger else ""
         super().__init__(
-            f"{market}: no bars between {first} and {last}; {span}. Import them first "
+            f"{market}: no minute bars between {first} and {last}; {span}{beside}. Import them first "
             f"(odin data import FILE… --market {market}) or choose a range inside"
         )
 
@@ -83,13 +84,16 @@ class MarketData:
             return self.profile.range_first, self.profile.range_last
         have = self.sessions()
         if not have:
-            raise NoData(self.profile.name, self.profile.first_partition, self.calendar.last, have)
+            raise self._no_data(self.profile.first_partition, self.calendar.last)
         return have[0], have[-1]
 
     def require(self, first: date, last: date) -> None:
         """Raise NoData unless at least one session of the range has bars."""
         if not self.sessions(first, last):
-            raise NoData(self.profile.name, first, last, self.sessions())
+            raise self._no_data(first, last)
+
+    def _no_data(self, first: date, last: date) -> NoData:
+        return NoData(self.profile.name, first, last, self.sessions(), larger_intervals(self.lake))
 
     def bars(self, session: date) -> pl.DataFrame:
         """Minute bars (BARS) of a session; generated and stored where the market is synthetic. Empty without data."""

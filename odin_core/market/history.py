@@ -50,6 +50,11 @@ def read_bars(
     return whole if as_of is None else whole.filter(pl.col("known_at") <= as_of)
 
 
+def larger_intervals(lake: Lake) -> list[str]:
+    """Intervals of the larger bars that a vendor gave as such, in no particular order of length."""
+    return sorted(path.name.removeprefix(NATIVE) for path in lake.root.glob(f"{NATIVE}*"))
+
+
 def _with_session(bars: pl.DataFrame, hours: Sequence[Hours]) -> pl.DataFrame:
     """With `session`: the place of a bar's session in `hours`."""
     opens = pl.Series([h.open for h in hours], dtype=UTC)
@@ -58,8 +63,7 @@ def _with_session(bars: pl.DataFrame, hours: Sequence[Hours]) -> pl.DataFrame:
 
 def _tables(lake: Lake, interval: str, width: int | None) -> list[str]:
     """Where bars of an interval can be had from, the best first."""
-    natives = [path.name.removeprefix(NATIVE) for path in lake.root.glob(f"{NATIVE}*")]
-    lengths = sorted(n for n in map(minutes_of, natives) if n is not None)
+    lengths = sorted(n for n in map(minutes_of, larger_intervals(lake)) if n is not None)
     smaller = [n for n in lengths if width is None or (n < width and width % n == 0)]
     return list(dict.fromkeys([table_of(MINUTE_BARS), table_of(interval), *(table_of(f"{n}m") for n in smaller)]))
 

@@ -17,7 +17,7 @@ from odin_core.lifecycle.run import run_sessions
 from odin_core.market.barfiles import Said
 from odin_core.market.bars import MINUTE
 from odin_core.market.calendar import SessionCalendar, session_calendar
-from odin_core.market.data import MarketData
+from odin_core.market.data import MarketData, NoData
 from odin_core.market.importing import import_files
 from odin_core.market.profile import MarketProfile, load_profile
 
@@ -223,3 +223,21 @@ def test_a_session_with_a_halt_is_judged_by_the_minutes_that_were_left(tmp_path:
     assert data.features(first)["bars_5m"].max() <= 28  # of 93 in its hours
     assert life.read("phase_state", first)["filtered"].item() == 2
     assert life.read("replay_buffer", last)["symbol"].sort().to_list() == ["BANKNIFTY", "NIFTY"]
+
+
+def test_five_minute_bars_serve_larger_ones_and_a_life_is_told_that_it_needs_minutes(tmp_path: Path):
+    data = MarketData(open_home(tmp_path / "home").lake("indices"), load_profile("indices"))
+    monday, friday = date(2026, 6, 1), date(2026, 6, 5)
+    near = pl.col("ts").dt.date().is_between(date(2026, 5, 31), friday) & (pl.col("symbol") != "EURUSD")
+    fives = pl.scan_parquet(market_file("index_fx_5m.parquet")).filter(near).collect()
+    fives.write_parquet(tmp_path / "fives.parquet")
+    import_files([tmp_path / "fives.parquet"], lake=data.lake, calendar=data.calendar, said=Said(interval="5m"))
+    assert data.read(["US30"], monday, friday, "5m").height == fives.filter(pl.col("symbol") == "US30").height
+    days = data.read(["NAS100"], monday, friday, "day")
+    source = fives.filter(pl.col("symbol") == "NAS100").sort("ts")
+    assert days["known_at"].to_list() == [data.calendar.hours(s).close for s in data.calendar.sessions(monday, friday)]
+    assert (days["open"][0], days["close"][-1]) == (source["open"][0], source["close"][-1])
+    assert days["volume"].sum() == source["volume"].sum()
+    assert data.bars_of(monday, "60m").group_by("symbol").len().sort("symbol")["len"].to_list() == [23, 23]
+    with pytest.raises(NoData, match=r"indices: no minute bars.*though bars of 5m: orders are filled minute by minute"):
+        data.require(monday, friday)
