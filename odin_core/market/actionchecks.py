@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from odin_core.market.actions import KEY, SHARES
+from odin_core.market.actions import ACTIONS, KEY, SHARES
 
 NEAR: Final = timedelta(days=10)  # how far from its date a split is looked for in prices; a put-off date lies within
 SAME_SPLIT: Final = timedelta(days=45)  # two splits of one ratio within this are one
@@ -26,6 +26,7 @@ OFF: Final = 0.25  # beyond this, in ln, the prices' ratio is told as another
 EQUAL: Final = 0.01  # relative difference below which two ratios or amounts are the same
 
 PRICES = pl.Schema({"symbol": pl.String(), "session": pl.Date(), "open": pl.Float64(), "close": pl.Float64()})
+NOTHING_TOLD: Final = ACTIONS.to_frame()
 
 
 class Checked(NamedTuple):
@@ -44,8 +45,9 @@ class _Nights(NamedTuple):
     moves: npt.NDArray[np.float64]
 
 
-def check_events(events: pl.DataFrame, prices: pl.DataFrame) -> Checked:
-    """Judge EVENTS (`actionfiles`) that break no rule yet. prices: PRICES, raw, whatever there is of them.
+def check_events(events: pl.DataFrame, prices: pl.DataFrame, told: pl.DataFrame = NOTHING_TOLD) -> Checked:
+    """Judge EVENTS (`actionfiles`) that break no rule yet. prices: PRICES, raw, whatever there is of them. told:
+    ACTIONS of other files, of which splits and bonuses on the day of one of these are part of what prices show.
 
     1. Of rows with one symbol, ex-date and kind the first stays (`duplicate`, `conflict`).
     2. A split or bonus stays where the night before its date moved by its ratio. Otherwise it is the same as one of
@@ -58,7 +60,7 @@ def check_events(events: pl.DataFrame, prices: pl.DataFrame) -> Checked:
     sound = events.filter(pl.col("rule").is_null()).sort("row", "kind")
     unique, copies = _exact(sound)
     shares = unique.filter(pl.col("kind").is_in(SHARES))
-    settled, notes, unseen = _settle_splits(shares, _nights(prices))
+    settled, notes, unseen = _settle_splits(shares, _nights(prices), _ratios(told, shares))
     stay = settled.filter(pl.col("rule").is_null())
     paid = _settle_dividends(_per_share_held(unique.filter(pl.col("kind") == "dividend"), stay), stay)
     rest = unique.filter(~pl.col("kind").is_in([*SHARES, "dividend"]))
@@ -134,12 +136,22 @@ class _Split:
         return f"{self.symbol}: {self.kind} of ratio {self.ratio:g} on {self.given} {text}"
 
 
-def _settle_splits(shares: pl.DataFrame, nights: dict[str, _Nights]) -> tuple[pl.DataFrame, list[str], int]:
+def _ratios(told: pl.DataFrame, shares: pl.DataFrame) -> dict[tuple[str, date], float]:
+    """Product of the ratios told elsewhere by symbol and day, of events that `shares` do not tell themselves."""
+    others = told.filter(pl.col("kind").is_in(SHARES)).join(shares, on=KEY, how="anti")
+    products = others.group_by("symbol", "ex_date").agg(pl.col("ratio").product())
+    return {(symbol, day): ratio for symbol, day, ratio in products.iter_rows()}
+
+
+def _settle_splits(
+    shares: pl.DataFrame, nights: dict[str, _Nights], ratios: dict[tuple[str, date], float]
+) -> tuple[pl.DataFrame, list[str], int]:
     splits = [_Split(row, nights.get(row["symbol"])) for row in shares.sort("symbol", "ex_date", "row").to_dicts()]
     notes: list[str] = []
     for symbol in dict.fromkeys(split.symbol for split in splits):
         mine = [split for split in splits if split.symbol == symbol]
-        notes += _by_prices(mine)
+        elsewhere = {day: -log(ratio) for (told, day), ratio in ratios.items() if told == symbol}
+        notes += _by_prices(mine, elsewhere)
         notes += _by_closeness(mine)
     result = pl.DataFrame(
         {"row": [s.row for s in splits], "kind": [s.kind for s in splits], "date": [s.date for s in splits],
@@ -151,9 +163,11 @@ def _settle_splits(shares: pl.DataFrame, nights: dict[str, _Nights]) -> tuple[pl
     return judged, notes, sum(np.isnan(s.move) and s.rule is None for s in splits)
 
 
-def _by_prices(mine: list[_Split]) -> Iterator[str]:
-    """Judge one symbol's splits, ascending, by what prices show; says what was done."""
-    together = {d: sum(s.expected for s in mine if s.date == d) for d in {s.date for s in mine}}
+def _by_prices(mine: list[_Split], elsewhere: dict[date, float]) -> Iterator[str]:
+    """Judge one symbol's splits, ascending, by what prices show; says what was done. `elsewhere`: what other files
+    expect of a day, in ln."""
+    days = {s.date for s in mine}
+    together = {d: sum(s.expected for s in mine if s.date == d) + elsewhere.get(d, 0.0) for d in days}
     for split in mine:
         if _closer(split.move, together[split.date]) or _closer(split.move, split.expected):
             split.shown = split.date

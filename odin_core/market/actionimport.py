@@ -98,9 +98,8 @@ def raw_prices(lake: Lake, wanted: pl.DataFrame) -> pl.DataFrame:
 def _store(
     lake: Lake, calendar: SessionCalendar, zone: ZoneInfo, file: SourceFile, layout: str, events: pl.DataFrame
 ) -> ActionReport:
-    checked = check_events(events, raw_prices(lake, windows(events)))
-    stored = read_actions(lake)
-    others = stored.filter(pl.col("origin_id") != file.origin_id)
+    others = read_actions(lake).filter(pl.col("origin_id") != file.origin_id)
+    checked = check_events(events, raw_prices(lake, windows(events)), others)
     known = checked.events.with_columns(
         pl.coalesce("known_at", midnights(checked.events["ex_date"], zone)).alias("known_at")
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from companyevents import CALENDAR, INDIA, NSE, US_CALENDAR, daily, recorded
+from companyevents import CALENDAR, INDIA, NSE, US_CALENDAR, action, actions, daily, recorded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odincommand import odin
@@ -149,6 +149,20 @@ def test_a_split_and_a_bonus_on_one_day_both_count_and_a_split_told_as_a_bonus_t
     assert stored(tmp_path / "lake").select("symbol", "kind", "ratio").rows() == [
         ("A", "bonus", 2.0), ("A", "split", 5.0), ("B", "split", 2.0)
     ]  # fmt: skip
+
+
+def test_a_bonus_that_another_files_split_lacks_explains_what_the_price_did(tmp_path: Path, market_file: Find):
+    raw = daily(market_file("nse_daily_unadjusted.parquet")).filter(pl.col("symbol") == "BAJAJFINSV")
+    split = {"row": 0, "symbol": "BAJAJFINSV", "ex_date": date(2022, 9, 13), "kind": "split", "ratio": 5.0}
+    bonus = split | {"kind": "bonus", "ratio": 2.0}
+    events = [
+        pl.DataFrame([{**dict.fromkeys(EVENTS), **e, "per_last_share": False}], schema=EVENTS) for e in (split, bonus)
+    ]
+    (note,) = check_events(events[0], raw).notes
+    assert "the price went to 0.1024" in note
+    told = actions(action("BAJAJFINSV", date(2022, 9, 13), "split", ratio=5.0))
+    both = check_events(events[1], raw, told)
+    assert (both.events["rule"].to_list(), both.notes) == ([None], [])
 
 
 BROKEN = {
