@@ -6,7 +6,7 @@ there replaces."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,6 +21,7 @@ from odin_core.errors import OdinError, nearest
 from odin_core.features.catalogue import features_version
 from odin_core.home import Home
 from odin_core.lake import Lake, TableMissing, logical_hash, write_parquet, write_text
+from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.data import MarketData
 from odin_core.market.importing import NO_SESSION
 
@@ -70,12 +71,6 @@ class Selection:
     form: Form = "parquet"
 
 
-class _Part(NamedTuple):
-    table: str
-    session: date
-    rows: pl.DataFrame
-
-
 def export(
     home: Home,
     data: MarketData,
@@ -115,54 +110,68 @@ def _written(
     progress: Callable[[int, int], None] | None,
 ) -> Manifest:
     tables = _tables(data, life, selection)
-    wanted = [(table, session) for table, (lake, stored) in tables.items()
-              for session in _sessions(lake, stored, selection)]  # fmt: skip
-    files, symbols, known = [], set[str](), _Known()
-    for done, part in enumerate(_parts(tables, wanted), 1):
+    wanted = [(table, session) for table in tables for session in _sessions(tables[table], selection)]
+    files, seen = list[DataFile](), _Seen()
+    for done, (table, session) in enumerate(wanted, 1):
         if progress is not None:
             progress(done, len(wanted))
-        if "symbol" in part.rows.columns:
-            symbols |= set(part.rows["symbol"].drop_nulls())
-        rows = _of_symbols(part.rows, selection.symbols)
+        whole = tables[table].lake.read(tables[table].stored, session)
+        rows = _of_symbols(whole, selection.symbols)
         if rows.height or not selection.symbols:
-            files.append(_write(_Part(part.table, part.session, rows), folder, selection.form))
-            known.add(part.table, rows)
-    if unknown := sorted(set(selection.symbols) - symbols):
-        raise UnknownSymbol(unknown, sorted(symbols))
+            files.append(_write(table, session, rows, folder, selection.form))
+        seen.add(table, whole, rows)
+    if unknown := sorted(set(selection.symbols) - seen.symbols):
+        raise UnknownSymbol(unknown, sorted(seen.symbols))
     if not any(file.rows for file in files):
         raise NothingToExport(data.profile.name, list(tables), selection.first, selection.last)
-    of_life = any(life is not None and lake.root == life.lake.root for lake, _ in tables.values())
-    config = life.config if life else None
-    manifest = Manifest(
-        version=export_version(data.profile.name, selection.form, files),
-        kind="export",
-        market=data.profile.name,
-        form=selection.form,
-        first=min(file.session for file in files),
-        last=max(file.session for file in files),
-        symbols=tuple(sorted(set(selection.symbols) or symbols)),
-        files=tuple(files),
-        sources=sources_of(
-            data,
-            sorted({f.session for f in files}),
-            seed=config.seed if config else 0,
-            edge=config.edge if config else 0.0,
-        ),
-        completeness=known.shares(),
-        features_version=features_version() if FEATURES in tables else None,
-        code_version=code_version,
-        life=life.id if life and of_life else None,
-    )
+    manifest = _described(data, life, selection, tables, files, seen, code_version)
     write_manifest(manifest, folder / FILE)
     return manifest
 
 
-def _tables(data: MarketData, life: "Life | None", selection: Selection) -> dict[str, tuple[Lake, str]]:
-    """The tables asked for: where they lie and what they are called there. Raises TableMissing."""
-    there = {name: (data.lake, name) for name in data.lake.tables() if not name.startswith(f"{FEATURES}_")}
+def _described(
+    data: MarketData,
+    life: "Life | None",
+    selection: Selection,
+    tables: "dict[str, _Table]",
+    files: list[DataFile],
+    seen: "_Seen",
+    code_version: str,
+) -> Manifest:
+    sessions = sorted({f.session for f in files if f.table not in KNOWN_SINCE} or {f.session for f in files})
+    config = life.config if life else LifeConfig()
+    return Manifest(
+        version=export_version(data.profile.name, selection.form, files),
+        kind="export",
+        market=data.profile.name,
+        form=selection.form,
+        first=sessions[0],
+        last=sessions[-1],
+        symbols=tuple(sorted(set(selection.symbols) or seen.symbols)),
+        files=tuple(files),
+        sources=(*sources_of(data, sessions, config.seed, config.edge), *seen.origins()),
+        completeness=seen.shares(),
+        features_version=features_version() if FEATURES in tables else None,
+        code_version=code_version,
+        life=life.id if life and any(table.finished for table in tables.values()) else None,
+    )
+
+
+class _Table(NamedTuple):
+    """Where a table lies and what it is called there. `finished`: of a life's, the sessions that count."""
+
+    lake: Lake
+    stored: str
+    finished: frozenset[date] | None = None
+
+
+def _tables(data: MarketData, life: "Life | None", selection: Selection) -> dict[str, _Table]:
+    """The tables asked for. Raises TableMissing."""
+    there = {name: _Table(data.lake, name) for name in data.lake.tables() if not name.startswith(f"{FEATURES}_")}
     if data.lake.sessions(data.features_table):
-        there[FEATURES] = (data.lake, data.features_table)
-    of_life = {name: (life.lake, name) for name in life.lake.tables()} if life else {}
+        there[FEATURES] = _Table(data.lake, data.features_table)
+    finished = frozenset(life.commits()) if life else frozenset[date]()
+    of_life = {name: _Table(life.lake, name, finished) for name in life.lake.tables()} if life else {}
     for name in selection.tables:
         if name not in there and name not in of_life:
             raise TableMissing(name, data.lake.root, sorted(there.keys() | of_life.keys()))
@@ -170,48 +179,50 @@ def _tables(data: MarketData, life: "Life | None", selection: Selection) -> dict
     return {name: (of_life | there)[name] for name in sorted(chosen)}
 
 
-def _sessions(lake: Lake, table: str, selection: Selection) -> list[date]:
-    first = date.min if table in KNOWN_SINCE else selection.first or date.min
+def _sessions(table: _Table, selection: Selection) -> list[date]:
+    first = date.min if table.stored in KNOWN_SINCE else selection.first or date.min
     last = selection.last or date.max
-    return [s for s in lake.sessions(table) if first <= s <= last and s != NO_SESSION]
-
-
-def _parts(tables: dict[str, tuple[Lake, str]], wanted: Sequence[tuple[str, date]]) -> Iterator[_Part]:
-    for table, session in wanted:
-        lake, stored = tables[table]
-        yield _Part(table, session, lake.read(stored, session))
+    within = [s for s in table.lake.sessions(table.stored) if first <= s <= last and s != NO_SESSION]
+    return within if table.finished is None else [s for s in within if s in table.finished]
 
 
 def _of_symbols(rows: pl.DataFrame, symbols: Sequence[str]) -> pl.DataFrame:
     return rows.filter(pl.col("symbol").is_in(list(symbols))) if symbols and "symbol" in rows.columns else rows
 
 
-def _write(part: _Part, folder: Path, form: Form) -> DataFile:
-    path = folder / part.table / f"session={part.session}" / f"part.{form}"
+def _write(table: str, session: date, rows: pl.DataFrame, folder: Path, form: Form) -> DataFile:
+    path = folder / table / f"session={session}" / f"part.{form}"
     if form == "parquet":
-        write_parquet(part.rows, path)
+        write_parquet(rows, path)
     else:
-        if nested := [name for name, dtype in part.rows.schema.items() if dtype.is_nested()]:
-            raise NotForCsv(part.table, nested)
-        write_text(part.rows.write_csv(), path)
+        if nested := [name for name, dtype in rows.schema.items() if dtype.is_nested()]:
+            raise NotForCsv(table, nested)
+        write_text(rows.write_csv(), path)
     return DataFile(
-        table=part.table,
-        session=part.session,
+        table=table,
+        session=session,
         path=path.relative_to(folder).as_posix(),
-        rows=part.rows.height,
-        hash=logical_hash(part.rows),
+        rows=rows.height,
+        hash=logical_hash(rows),
         sha256=sha256_of(path),
     )
 
 
-class _Known:
-    """Counts of known values (neither null nor NaN), table by table and column by column."""
+class _Seen:
+    """What went by: symbols of all rows; of those exported, known values (neither null nor NaN) and who told them."""
 
     def __init__(self) -> None:
+        self.symbols: set[str] = set()
+        self._origins: set[tuple[str, str, str]] = set()
         self._rows: dict[str, int] = {}
         self._known: dict[str, dict[str, int]] = {}
 
-    def add(self, table: str, rows: pl.DataFrame) -> None:
+    def add(self, table: str, whole: pl.DataFrame, rows: pl.DataFrame) -> None:
+        if "symbol" in whole.columns:
+            self.symbols |= set(whole["symbol"].drop_nulls())
+        if table in KNOWN_SINCE:
+            told = rows.select("origin", "origin_id").unique().rows()
+            self._origins |= {(origin, origin_id, table) for origin, origin_id in told}
         self._rows[table] = self._rows.get(table, 0) + rows.height
         known = self._known.setdefault(table, {})
         for column in rows:
@@ -224,3 +235,7 @@ class _Known:
             for table, columns in sorted(self._known.items())
             if self._rows[table]
         }
+
+    def origins(self) -> tuple[dict[str, str], ...]:
+        """Of the tables of what was known since when; those of bars are in `arrivals`."""
+        return tuple({"origin": o, "origin_id": i, "table": t} for o, i, t in sorted(self._origins))

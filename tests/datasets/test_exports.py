@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from marketdatabases import bars_of
 from odincommand import odin
 from polars.testing import assert_frame_equal
-from smalllives import climbed
+from smalllives import begin, climbed, run_to
 
 from odin_core.datasets import exporting
 from odin_core.datasets.checking import verify
@@ -31,6 +31,7 @@ from odin_core.market.importing import NO_SESSION, import_files
 from odin_core.market.profile import load_profile
 
 SESSIONS = [date(2021, 4, 1), date(2021, 4, 5), date(2021, 4, 6)]
+SMALL_SESSIONS = [date(2023, 1, 2), date(2023, 1, 3), date(2023, 1, 4)]
 SYMBOLS = ("INFY", "SBIN", "TCS")
 
 
@@ -92,13 +93,16 @@ def test_symbols_tables_and_sessions_can_be_chosen(home: Home, tmp_path: Path):
 
 def test_what_holds_since_it_was_known_is_exported_from_its_beginning(home: Home, tmp_path: Path):
     known = datetime(2020, 1, 1, tzinfo=UTC)
-    fact = pl.DataFrame({"symbol": ["INFY"], "known_at": [known], "figure": ["pe"], "value": [20.0]})
+    fact = pl.DataFrame({"symbol": ["INFY"], "known_at": [known], "figure": ["pe"], "value": [20.0],
+                         "origin": ["pe.csv"], "origin_id": ["00ff"]})  # fmt: skip
     home.lake("nse").write("fundamentals", date(2020, 1, 1), fact)
     home.lake("nse").write("fundamentals", SESSIONS[2], fact)
     manifest = exported(home, tmp_path / "out", first=SESSIONS[1], last=SESSIONS[1])
     assert [(f.table, f.session) for f in manifest.files] == [
         ("fundamentals", date(2020, 1, 1)), ("price_history", SESSIONS[1]),
     ]  # fmt: skip
+    assert (manifest.first, manifest.last) == (SESSIONS[1], SESSIONS[1])
+    assert manifest.sources == ({"origin": "pe.csv", "origin_id": "00ff", "table": "fundamentals"},)
 
 
 def test_csv_holds_the_same_values(home: Home, tmp_path: Path):
@@ -263,6 +267,14 @@ def test_the_command_exports_features_and_a_lifes_tables(tmp_path: Path):
     listed = odin("dataset", "list", "--json", home=tmp_path / "home").json["datasets"]
     assert [row["version"] for row in listed if row["kind"] == "export"] == [manifest.version]
     assert manifest.completeness["features"]["close"] == 1.0
+
+
+def test_what_a_life_has_not_finished_is_no_part_of_an_export(tmp_path: Path):
+    life, data = begin(tmp_path / "home")
+    run_to(life, data, date(2023, 1, 4))
+    life.lake.write("phase_state", date(2023, 1, 5), life.read("phase_state", date(2023, 1, 4)))  # killed before commit
+    manifest = export(life.home, data, life, Selection(tables=("phase_state",)), tmp_path / "out", "code")
+    assert [file.session for file in manifest.files] == life.commits() == SMALL_SESSIONS
 
 
 def test_a_manifest_of_another_format_and_a_damaged_registry_entry_are_named(home: Home, tmp_path: Path, caplog):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
 
 URL = "ODIN_MARKET_DATABASE_URL"  # the name of the secret
-LOST = ("08", "57P", "53")  # SQLSTATE classes: connection lost, server going up or down, out of resources
+LOST = ("08", "40", "53", "57P")  # SQLSTATE: connection lost, deadlock, out of resources, server going up or down
 UNKNOWN_TABLE = "42P01"
 COMING_UP = ("terminating connection", "the database system is", "too many clients", "remaining connection slots")
 

@@ -98,10 +98,11 @@ def load(
     }
     total, before, done = sum(map(len, wanted.values())), 0, []
     with database.transaction() as connection:
+        tables = f"{PRICE_HISTORY.table}, {STOCK_FUNDAMENTALS.table}"  # both at once, so that two loads cannot cross
+        _execute(connection, f"lock table {tables} in share row exclusive mode")
         for table, sessions in wanted.items():
             report = Loaded(table=table)
             target = STOCK_FUNDAMENTALS if table == FUNDAMENTALS else PRICE_HISTORY
-            _execute(connection, f"lock table {target.table} in share row exclusive mode")
             for batch, last_of_batch in _batches(lake, table, sessions):
                 new, corrected = _put(connection, target, batch)
                 report.rows, report.new, report.corrected = (
