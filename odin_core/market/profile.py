@@ -1,8 +1,8 @@
 """A market's profile: its calendar, hours, units, costs and source, as facts read from one YAML file.
 
 A new market is one more file, in `profiles/` or in the folder `markets/` where ODIN is started; `base: other` starts
-from another file and replaces what it names. Sessions are computed in `market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers
-mean is said in `odin_core.execution`."""
+from another file and replaces what it names. Sessions are computed in `market.calendar`, what a symbol's lots are in
+`market.terms`; what cost and execution numbers mean is said in `odin_core.execution`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields

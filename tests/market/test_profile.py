@@ -30,9 +30,9 @@ capital: 100000
 """
 
 
-def written(folder: Path, text: str, name: str = "us") -> Path:
+def written(folder: Path, text: str, name: str = "us") -> tuple[Path, ...]:
     (folder / f"{name}.yaml").write_text(text)
-    return folder
+    return (folder,)
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -47,7 +47,7 @@ def test_a_new_market_is_one_file(tmp_path):
     profile = load_profile("us", written(tmp_path, MINIMAL))
     assert (profile.open, profile.currency, profile.carry_overnight) == (time(9, 30), "USD", ())
     assert profile.decision_points == ("close",)
-    assert profile_names(tmp_path) == ["us"]
+    assert profile_names((tmp_path,)) == ["us"]
 
 
 def test_a_profile_starts_from_its_base_and_replaces_what_it_names(tmp_path):
@@ -177,3 +177,22 @@ def test_indices_have_prices_but_take_no_orders():
     assert never_traded.sort().to_list() == [s for s in symbols["symbol"].unique().sort() if not nse.is_tradable(s)]
     assert not nse.is_tradable("BANKNIFTY")
     assert nse.is_tradable("RELIANCE")
+
+
+def test_a_market_of_ones_own_lies_in_the_folder_markets_and_may_begin_from_the_one_it_hides(tmp_path, monkeypatch):
+    own = tmp_path / "markets"
+    own.mkdir()
+    written(own, "base: nse\nsource: {kind: kite, symbols: [TCS]}\n", name="nse")
+    written(own, "base: nse\ncapital: 5000\n", name="small")
+    monkeypatch.chdir(tmp_path)
+    assert {"small", "nse", "crypto"} <= set(profile_names())
+    nse, small = load_profile("nse"), load_profile("small")
+    assert nse.source == {"kind": "kite", "symbols": ["TCS"]}
+    assert small.capital == 5000
+    assert small.source == nse.source
+    assert nse.special_sessions
+    monkeypatch.chdir("/")
+    assert "small" not in profile_names()
+    assert load_profile("nse").source == {"kind": "files"}
+    with pytest.raises(UnknownMarket, match=r"markets/small\.yaml"):
+        load_profile("small")
