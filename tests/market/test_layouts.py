@@ -293,7 +293,7 @@ def test_a_layout_needs_to_say_what_it_is_about():
 
 
 def test_an_unknown_layout_is_named_with_the_nearest(tmp_path: Path):
-    with pytest.raises(UnknownLayout, match="'minute'.*minutes"):
+    with pytest.raises(UnknownLayout, match=r"'minute'.*minutes"):
         load_layout("minute")
     with pytest.raises(BadLayout, match="no such file"):
         load_layout(str(tmp_path / "absent.yaml"))
