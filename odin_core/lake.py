@@ -52,7 +52,7 @@ class Lake:
         return self.root / table / f"session={session}" / FILE
 
     def has(self, table: str, session: date) -> bool:
-        return self.path(table, session).is_file()
+        return os.path.isfile(f"{self.root}/{table}/session={session}/{FILE}")  # asked often: a tenth of a Path's time
 
     def sessions(self, table: str) -> list[date]:
         """Sessions of a table that hold a file, ascending."""

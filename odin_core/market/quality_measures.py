@@ -289,17 +289,21 @@ def lags_behind_others(rows: Rows, grid: Grid, in_step: float, at_least: int) ->
     Returns are from slot to slot, each cut at three times its symbol's mean size, in units of that size; the mean of
     the others leaves the symbol itself out. All delays are tried at once (correlation theorem)."""
     returns = _returns(rows, grid)
-    others = returns.sum(axis=0) - returns
+    total = returns.sum(axis=0)
+    others = total - returns
     norm = np.sqrt((returns**2).sum(axis=1) * (others**2).sum(axis=1))
     counts = (returns != 0).sum(axis=1)
     at_zero = (returns * others).sum(axis=1) / np.where(norm > 0, norm, np.inf)
+    suspects = np.flatnonzero((at_zero < in_step) & (counts >= at_least) & (norm > 0))
+    if not len(suspects):
+        return
     length = 2 * returns.shape[1]
-    for at in np.flatnonzero((at_zero < in_step) & (counts >= at_least) & (norm > 0)).tolist():
-        spectrum = np.fft.rfft(returns[at], length) * np.conj(np.fft.rfft(others[at], length))
-        by_delay = np.fft.irfft(spectrum, length)
-        best = int(by_delay.argmax())
-        delay = best if 2 * best < length else best - length
-        yield Lag(at, delay, float(by_delay[best] / norm[at]), int(counts[at]))
+    spectra = np.fft.rfft(returns[suspects], length)
+    by_delay = np.fft.irfft(spectra * np.conj(np.fft.rfft(total, length) - spectra), length)
+    best = by_delay.argmax(axis=1)
+    delays = np.where(2 * best < length, best, best - length)
+    found = by_delay[np.arange(len(suspects)), best] / norm[suspects]
+    yield from map(Lag, suspects.tolist(), delays.tolist(), found.tolist(), counts[suspects].tolist())
 
 
 def _returns(rows: Rows, grid: Grid) -> Floats:

@@ -142,16 +142,17 @@ def _summaries(seen: Seen) -> dict[str, Known]:
     """What the session leaves for later ones: nothing but its bars enters, so it is the same whoever asks."""
     r, g = seen.rows, seen.grid
     last = r.first + r.count - 1
-    with_volume = r.sums(r.volume > 0)
-    volume = np.add.reduceat(np.where(r.volume > 0, r.volume, 0.0), r.first) / np.maximum(with_volume, 1)
-    marks = [np.add.reduceat(np.nan_to_num(x), r.first).tolist() for x in (r.open, r.high, r.low, r.close, r.volume)]
+    has_volume = r.volume > 0
+    traded = np.where(has_volume, r.volume, 0.0)
+    marks = [np.add.reduceat(x, r.first).tolist() for x in (r.open, r.high, r.low, r.close, traded)]
+    volume = np.array(marks[-1]) / np.maximum(r.sums(has_volume), 1)
     place = np.arange(len(r.ts))
     breaks = r.is_first | (np.diff(r.slot, prepend=r.slot[0]) > 1)
     since = place - np.maximum.accumulate(np.where(breaks, place, 0)) + 1
     to_close = g.expected[np.minimum(r.slot[last] + 1, len(g.trades))] == g.total
     from_open = g.expected[r.slot[last - since[last] + 1]] == 0
     tail = np.where(to_close & ~from_open, since[last], 0)
-    turnover = np.add.reduceat(np.nan_to_num(r.close * r.volume), r.first)
+    turnover = np.add.reduceat(r.close * traded, r.first)
     columns = (r.open[r.first], r.close[last], volume, turnover, r.count)
     values = zip(*(c.tolist() for c in columns), zip(*marks, strict=True), tail.tolist(), strict=True)
     return {symbol: Known(seen.session, *row) for symbol, row in zip(r.symbols, values, strict=True)}
