@@ -1,23 +1,19 @@
 """Sessions of a market: which dates trade, from when to when, and how they group into weeks.
 
 A session is a `datetime.date`, its hours are UTC, a week is named by its Monday. The rules (weekdays, holidays, early
-closes) come from `exchange_calendars`, corrections from the profile; both ends of the calendar are the profile's, never
-the clock's. The rules are applied here by numpy: the library's own loop takes most of a second for twelve years."""
+closes) come from a library by way of `market.calendar_rules`, corrections from the profile; both ends of the calendar
+are the profile's, never the clock's."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import numpy as np
-
-from odin_core.errors import OdinError, nearest
+from odin_core.errors import OdinError
+from odin_core.market.calendar_rules import NotInLibrary, rules_of
 from odin_core.market.profile import BadProfile, Halt, MarketProfile, SpecialSession
-
-if TYPE_CHECKING:
-    from exchange_calendars import ExchangeCalendar
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
@@ -135,7 +131,7 @@ class SessionCalendar:
 
 
 def session_calendar(profile: MarketProfile) -> SessionCalendar:
-    """The calendar of a market; built once per process for equal facts, in about 0.1 s after the library's import.
+    """The calendar of a market; built once per process for equal facts.
 
     Raises BadProfile for a calendar that the library does not know or that does not cover the profile's bounds."""
     return _build(
@@ -176,8 +172,8 @@ def _build(
 ) -> SessionCalendar:
     first, last = bounds
     try:
-        rules = _library_rules(calendar, first, last)
-    except _NotInLibrary as mistake:
+        rules = rules_of(calendar, first, last)
+    except NotInLibrary as mistake:
         raise BadProfile(market, mistake.field, mistake.value, mistake.rule) from None
     times = dict.fromkeys(rules.days, regular)
     opens, closes = (_in_zone(found, rules.zone, regular.zone) for found in (rules.opens, rules.closes))
@@ -214,83 +210,3 @@ def _halts(
             raise BadProfile(market, "halts", f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
         found[halt.date] = (*found.get(halt.date, ()), span)
     return found
-
-
-class _Rules(NamedTuple):
-    """What the library says between two dates: open days, and local opens and closes that differ from the usual."""
-
-    days: list[date]
-    opens: dict[date, time]
-    closes: dict[date, time]
-    zone: ZoneInfo
-
-
-class _NotInLibrary(ValueError):
-    def __init__(self, field: str, value: str, rule: str) -> None:
-        super().__init__(rule)
-        self.field, self.value, self.rule = field, value, rule
-
-
-@lru_cache(maxsize=16)
-def _library_rules(calendar: str, first: date, last: date) -> _Rules:
-    """Raises _NotInLibrary."""
-    import exchange_calendars as library  # brings pandas: 0.3 s
-
-    names = library.get_calendar_names()
-    if calendar not in names:
-        raise _NotInLibrary("calendar", calendar, f"the calendar library has none; {nearest(calendar, names)}")
-    try:
-        rules = library.get_calendar(calendar, start=first, end=first + 2 * WEEK)
-    except ValueError as error:
-        raise _NotInLibrary("calendar_first", str(first), str(error)) from None
-    bound = rules.bound_max()
-    if bound is not None and bound.date() < last:
-        raise _NotInLibrary("calendar_last", str(last), f"the calendar library knows {calendar} to {bound.date()}")
-    opens, closes = (
-        _special_times(by_rule, by_date, first, last)
-        for by_rule, by_date in (
-            (rules.special_opens, rules.special_opens_adhoc),
-            (rules.special_closes, rules.special_closes_adhoc),
-        )
-    )
-    return _Rules(_open_days(rules, first, last), opens, closes, ZoneInfo(str(rules.tz)))
-
-
-def _open_days(rules: "ExchangeCalendar", first: date, last: date) -> list[date]:
-    days = np.arange(np.datetime64(first), np.datetime64(last) + 1)
-    weekday = (days.astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-    is_open = _mask(rules.weekmask)[weekday]
-    for start, end, mask in getattr(rules, "special_weekmasks", ()):  # only calendars with weekend sessions have it
-        within = (days >= _day(start or first)) & (days <= _day(end or last))
-        is_open[within] = _mask(mask)[weekday[within]]
-    holidays = [_day(day) for day in _dates(rules.regular_holidays, first, last) + list(rules.adhoc_holidays)]
-    is_open &= ~np.isin(days, np.array(holidays, dtype="datetime64[D]"))
-    return days[is_open].tolist()
-
-
-def _special_times(by_rule: Iterable[Any], by_date: Iterable[Any], first: date, last: date) -> dict[date, time]:
-    """Date to local time; the first rule that names a date wins, a date named outright wins over every rule."""
-    found: dict[date, time] = {}
-    for at, rule in by_rule:
-        found = {day.date(): at for day in _dates(rule, first, last)} | found
-    return found | {date.fromisoformat(str(day)[:10]): at for at, days in by_date for day in days}
-
-
-def _dates(rule: Any, first: date, last: date) -> list[Any]:
-    """Timestamps that a rule of the library names: a holiday calendar, a weekday number, or nothing."""
-    import pandas as pd
-
-    start, end = pd.Timestamp(first), pd.Timestamp(last)
-    if rule is None:
-        return []
-    if isinstance(rule, int):
-        return [day for day in pd.date_range(start, end) if day.weekday() == rule]
-    return list(rule.holidays(start, end))
-
-
-def _mask(weekmask: str) -> np.ndarray:
-    return np.array([flag == "1" for flag in weekmask])
-
-
-def _day(stamp: Any) -> np.datetime64:
-    return np.datetime64(str(stamp)[:10], "D")

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from realdata import market_file
 
 from odin_core.market.calendar import NotASession, OutsideCalendar, SessionCalendar, session_calendar
-from odin_core.market.profile import PROFILES, BadProfile, MarketProfile, load_profile
+from odin_core.market.calendar_rules import library_rules, rules_of
+from odin_core.market.profile import PROFILES, BadProfile, MarketProfile, load_profile, profile_names
 
 NSE = session_calendar(load_profile("nse"))
 DAYS = st.dates(NSE.first, NSE.last)
@@ -143,9 +144,8 @@ def test_without_its_halts_the_test_of_the_recovery_site_had_two_short_sittings(
 def test_a_halt_outside_its_session_is_the_profile_s_fault(tmp_path, start):
     halt = f'{{date: 2023-01-04, start: "{start}", end: "15:45", why: test}}'
     (tmp_path / "shut.yaml").write_text(f"base: nse\nhalts: [{halt}]\n")
-    (tmp_path / "nse.yaml").write_text((PROFILES / "nse.yaml").read_text())
     with pytest.raises(BadProfile, match=r"halts is '2023-01-04 .*inside a session.*profiles/shut\.yaml"):
-        session_calendar(load_profile("shut", tmp_path))
+        session_calendar(load_profile("shut", (tmp_path, PROFILES)))
 
 
 @pytest.mark.parametrize("name", MINUTE_FILES)
@@ -257,8 +257,7 @@ def test_a_calendar_that_the_library_lacks_is_the_profile_s_fault(calendar, last
 
 def test_a_closed_date_of_the_profile_is_no_session(tmp_path):
     (tmp_path / "shut.yaml").write_text("base: nse\nnon_sessions: [2023-01-04]\n")
-    (tmp_path / "nse.yaml").write_text((PROFILES / "nse.yaml").read_text())
-    shut = session_calendar(load_profile("shut", tmp_path))
+    shut = session_calendar(load_profile("shut", (tmp_path, PROFILES)))
     assert set(NSE.sessions()) - set(shut.sessions()) == {date(2023, 1, 4)}
 
 
@@ -269,6 +268,28 @@ def test_the_same_facts_share_one_calendar():
 
 def test_importing_the_modules_loads_neither_the_library_nor_pandas():
     code = "import sys, odin_core.market.calendar as c; assert not {'exchange_calendars', 'pandas'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", profile_names((PROFILES,)))
+def test_what_is_kept_of_the_library_is_what_the_library_says(name):
+    """After a change of a profile's calendar or of the library: python -m odin_core.market.calendar_rules"""
+    profile = load_profile(name)
+    asked = (profile.calendar, profile.calendar_first, profile.calendar_last)
+    kept, said = rules_of(*asked), library_rules(*asked)
+    assert kept.days == said.days
+    assert kept.zone == said.zone
+    for ours, theirs in ((kept.opens, said.opens), (kept.closes, said.closes)):
+        assert ours == {day: at for day, at in theirs.items() if asked[1] <= day <= asked[2]}
+
+
+def test_the_calendars_of_the_package_need_neither_the_library_nor_pandas():
+    code = (
+        "import sys; from odin_core.market.calendar import session_calendar as c; "
+        "from odin_core.market.profile import PROFILES, load_profile as p, profile_names; "
+        "assert all(c(p(name)).sessions() for name in profile_names((PROFILES,))); "
+        "assert not {'exchange_calendars', 'pandas'} & set(sys.modules), 'a calendar is not kept'"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
