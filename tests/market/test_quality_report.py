@@ -158,3 +158,9 @@ def test_every_rule_that_a_finding_can_name_has_a_meaning():
     assert len(named) > 20
     assert named == set(MEANINGS)
     assert all(meaning(f"quarantined_{rule}") for rule in RULES)
+
+
+def test_the_documentation_names_every_rule_with_its_meaning():
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text()
+    told = dict(re.findall(r"^\| `([a-z_]+)` \| [a-z, ]+ \| (.+) \|$", page, flags=re.MULTILINE))
+    assert told == MEANINGS
