@@ -19,7 +19,7 @@ from odin_core.errors import OdinError
 from odin_core.market.layout import Layout, Stamps, found_columns, layout_names, load_layout
 from odin_core.market.reading import read_by, stamps_of
 
-BATCH = 400_000  # rows that are held at a time
+BATCH = 3 * 131_072  # rows that are held at a time; whole row groups of the usual length
 SAMPLE = 60  # rows by which a layout is recognised
 A_DAY = datetime.timedelta(hours=20)  # stamps of daily bars are at least so far apart
 FEW = 10  # stamps, by which the interval of a file cannot be told

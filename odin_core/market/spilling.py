@@ -1,8 +1,8 @@
 """A long file in windows of whole sessions, in memory that does not grow with the file.
 
-Each batch of rows is sorted by session and put down as a temporary Parquet file, with the numbers of rows by session;
-then sessions are taken together until they fill a batch, and their rows are read back. Text is copied to Parquet
-first, because only that can be read from any row on. The folder lies in the home, beside the tables."""
+Each batch of rows is sorted by session and put down as a temporary Arrow file; then sessions are taken together until
+they fill a batch, and their rows are read back. Text is copied to Parquet first, because only that can be read from any
+row on. The folder lies in the home, beside the tables."""
 
 import shutil
 import tempfile
@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -32,8 +35,8 @@ from odin_core.market.sources.source import SOURCE_BARS
 
 PREFIX = ".import-"
 READERS = 2  # batches that are read at the same time
+RECORDS = 25_000  # rows of a temporary file that are read at once
 RAW = "raw:"  # before the names of a file's columns, where they differ from the bars'
-ROW_GROUP = 25_000
 
 
 @contextmanager
@@ -60,27 +63,34 @@ def windows(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> 
         return
     readable, own = _copied(file, source, folder), _own(file)
 
-    def put_down(first: int) -> tuple[pl.DataFrame, pl.DataFrame | None]:
+    def put_down(first: int) -> tuple[list[_Piece], pl.DataFrame | None]:
         rows = batch(file, readable, first, said)
         hours, places = places_of(rows.bars["ts"], calendar, file.layout.interval)
         check.add(rows.bars, hours, places)
         sessions = pl.Series("session", [*hours.sessions, None], dtype=pl.Date).gather(places.at)
-        _put_down(rows, sessions, own, folder / f"{first:012}.parquet")
-        return sessions.value_counts(), rows.instruments
+        return _put_down(rows, sessions, own, folder / f"{first:012}.arrow"), rows.instruments
 
     with ThreadPoolExecutor(READERS) as pool:
-        counts, instruments = zip(*pool.map(put_down, range(0, file.rows, BATCH)), strict=True)
+        pieces, instruments = zip(*pool.map(put_down, range(0, file.rows, BATCH)), strict=True)
         check.require()
         told = [frame for frame in instruments if frame is not None]
         terms = pl.concat(told).unique("symbol", keep="first", maintain_order=True) if told else None
-        ranges = _ranges(pl.concat(counts))
         coming: list[Future[FileRows]] = []
-        for first, last in ranges:  # the next window is read while this one is stored
-            coming.append(pool.submit(_taken_up, file, folder, first, last, terms))
+        for window in _together(list(chain.from_iterable(pieces))):  # one is read while the one before is stored
+            coming.append(pool.submit(_taken_up, file, own, window, terms))
             if len(coming) == READERS:
                 yield coming.pop(0).result()
         for rows in coming:
             yield rows.result()
+
+
+class _Piece(NamedTuple):
+    """Rows of one session (None: of none) in one of the temporary files: where they begin and how many there are."""
+
+    path: Path
+    session: date | None
+    start: int
+    rows: int
 
 
 def _copied(file: BarFile, source: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
@@ -96,11 +106,13 @@ def _copied(file: BarFile, source: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
     return pl.scan_parquet(copy)
 
 
-def _put_down(rows: FileRows, sessions: pl.Series, own: list[str], path: Path) -> None:
+def _put_down(rows: FileRows, sessions: pl.Series, own: list[str], path: Path) -> list[_Piece]:
     raw = rows.raw.select(pl.col(name).alias(RAW + name) for name in own)
     frame = pl.concat([rows.bars, raw, pl.DataFrame([rows.rows, sessions])], how="horizontal")
     ordered = frame.sort("session", nulls_last=True, maintain_order=True)
-    ordered.write_parquet(path, compression="uncompressed", row_group_size=ROW_GROUP, statistics=True)
+    ordered.write_ipc(path, record_batch_size=RECORDS)  # not compressed, so that a piece is read without the rest
+    runs = ordered["session"].rle().struct.unnest().with_columns(start=pl.col("len").cum_sum() - pl.col("len"))
+    return [_Piece(path, session, start, length) for length, session, start in runs.iter_rows()]
 
 
 def _own(file: BarFile) -> list[str]:
@@ -112,30 +124,30 @@ def _own(file: BarFile) -> list[str]:
     return [name for name in used if schema[name] != SOURCE_BARS.get(name) or file.found.get(name) != name]
 
 
-def _ranges(counts: pl.DataFrame) -> list[tuple[date | None, date | None]]:
-    """First and last session of each window: as many sessions as fit a batch, at least one. (None, None): rows of no
-    session."""
-    by_session = counts.group_by("session").agg(pl.col("count").sum()).sort("session", nulls_last=True)
-    ranges: list[tuple[date | None, date | None]] = []
+def _together(pieces: list[_Piece]) -> list[list[_Piece]]:
+    """The pieces of each window: sessions ascending, as many as fit a batch; last the rows of no session."""
+    by_session: dict[date | None, list[_Piece]] = {}
+    for piece in sorted(pieces, key=lambda piece: (piece.session is None, piece.session or date.min, piece.path)):
+        by_session.setdefault(piece.session, []).append(piece)
+    windows: list[list[_Piece]] = []
     held = BATCH + 1
-    for session, count in by_session.iter_rows():
-        if session is None:
-            ranges.append((None, None))
-        elif held + count > BATCH:
-            ranges.append((session, session))
-            held = count
-        else:
-            ranges[-1] = (ranges[-1][0], session)
-            held += count
-    return ranges
+    for session, of_session in by_session.items():
+        count = sum(piece.rows for piece in of_session)
+        if session is None or held + count > BATCH:
+            windows.append([])
+            held = 0
+        windows[-1] += of_session
+        held += count
+    return windows
 
 
-def _taken_up(
-    file: BarFile, folder: Path, first: date | None, last: date | None, instruments: pl.DataFrame | None
-) -> FileRows:
-    session = pl.col("session")
-    inside = session.is_null() if first is None else session.is_between(pl.lit(first), pl.lit(last))
-    frame = pl.scan_parquet(folder / "*.parquet").filter(inside).collect().sort("row")
-    own = set(_own(file))
+def _taken_up(file: BarFile, own: list[str], window: list[_Piece], instruments: pl.DataFrame | None) -> FileRows:
+    """A window's rows in the file's order. Pieces of a window that follow each other in a file are read at once."""
+    parts = []
+    for path, group in groupby(sorted(window, key=attrgetter("path", "start")), key=attrgetter("path")):
+        pieces = list(group)
+        rows = sum(piece.rows for piece in pieces)
+        parts.append(pl.scan_ipc(path).slice(pieces[0].start, rows).collect())
+    frame = pl.concat(parts).sort("row")
     raw = frame.select(pl.col(RAW + name if name in own else name).alias(name) for name in raw_columns(file))
     return FileRows(raw, frame.select(*SOURCE_BARS), frame["row"], instruments)
