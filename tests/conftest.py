@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 import realdata
+from hypothesis import settings
+
+settings.register_profile("odin", deadline=None)  # a busy machine is no failure
+settings.load_profile("odin")
 
 
 @pytest.fixture(scope="session")
