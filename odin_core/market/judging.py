@@ -15,6 +15,7 @@ from odin_core.market.bars import MICROSECOND, MINUTE, UTC, minutes_of
 from odin_core.market.quality import SessionHours, broken_rule
 
 NEAR = timedelta(hours=12)  # a bar outside every session's hours belongs to one that is no further away than this
+AFTER_CLOSE = timedelta(hours=4)  # midnight comes 4½ hours after an evening session
 DAY = timedelta(days=1)
 
 
@@ -65,18 +66,21 @@ def placed(ts: pl.Series, hours: Hours) -> Places:
 
 
 def placed_by_date(ts: pl.Series, hours: Hours) -> Places:
-    """The session that a daily stamp names: midnight UTC is a date, any other stamp lies in its session's hours or at
-    most a day before its open (midnight where the market is)."""
+    """The session that a daily stamp names: midnight UTC is a date; any other stamp lies in its session's hours, at
+    most AFTER_CLOSE after them (stamped with its end), or else at most a day before its open (midnight where the
+    market is)."""
     instant = ts.to_physical().fill_null(0).to_numpy()
     nowhere, a_day = len(hours.sessions), DAY // MICROSECOND
     days = np.array(hours.sessions, dtype="datetime64[D]").astype(np.int64)
     named = np.searchsorted(days, instant // a_day)
-    is_named = (instant % a_day == 0) & (np.append(days, -1)[named] == instant // a_day)
-    next_close = np.searchsorted(hours.closes, instant, side="right")
-    until_open = np.append(hours.opens, np.iinfo(np.int64).max)[next_close] - instant
-    is_before = (instant % a_day != 0) & (until_open < a_day)
-    is_inside = (next_close < nowhere) & (until_open <= 0)
-    at = np.select([is_named, is_inside | is_before], [named, next_close], nowhere)
+    is_date = instant % a_day == 0
+    is_named = is_date & (np.append(days, -1)[named] == instant // a_day)
+    coming = np.searchsorted(hours.closes, instant, side="right")
+    until_open = np.append(hours.opens, np.iinfo(np.int64).max)[coming] - instant
+    since_close = instant - np.append(hours.closes, np.iinfo(np.int64).min // 2)[coming - 1]
+    is_after = (coming > 0) & (until_open > 0) & (since_close <= AFTER_CLOSE // MICROSECOND) & ~is_date
+    is_coming = (coming < nowhere) & ((until_open <= 0) | ((until_open < a_day) & ~is_date))
+    at = np.select([is_named, is_after, is_coming], [named, coming - 1, coming], nowhere)
     at[ts.is_null().to_numpy()] = nowhere
     found = at < nowhere
     return Places(at, _misplaced(ts, hours, found, np.zeros_like(found)))

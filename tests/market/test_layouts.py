@@ -88,7 +88,16 @@ def stored(lake: Lake, interval: str = "1m") -> pl.DataFrame:
     return lake.read_many(table, lake.sessions(table))
 
 
-@pytest.mark.parametrize("name", RAW)
+THOUSANDS_OF_SESSIONS = (
+    "aapl_1d_trailing_garbage_line.csv",
+    "hdfcbank_1d_headerless_scaled_integers.csv",
+    "hdfcbank_1d_transposed_dates_as_columns.csv",
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in THOUSANDS_OF_SESSIONS else ()) for n in RAW]
+)
 def test_each_raw_file_loads_with_every_row_a_bar_or_accounted_for(
     lake: Lake, market_file: Callable[[str], Path], name: str
 ):
@@ -145,6 +154,7 @@ def test_a_file_without_a_header_and_one_with_the_same_bars_agree(lake: Lake, ma
     assert all(both[name].equals(both[f"{name}_other"].alias(name)) for name in ("open", "high", "low", "close"))
 
 
+@pytest.mark.slow
 def test_prices_stored_times_ten_thousand_are_those_of_another_share(lake: Lake, market_file: Callable[[str], Path]):
     """The file is called HDFCBANK, but holds Alphabet's US prices: 81 of its days are no sessions of NSE, which the
     report says. Read into the US market it is GOOGL, price for price."""
@@ -159,8 +169,8 @@ def test_prices_stored_times_ten_thousand_are_those_of_another_share(lake: Lake,
     assert (both["close"] - both["close_other"]).abs().max() < 1e-9
 
 
-def test_daily_bars_of_one_share_agree_over_four_layouts(tmp_path: Path, market_file: Callable[[str], Path]):
-    """NSE's archive and its history page give the same closes as the exchange's daily file."""
+def test_daily_bars_of_one_share_agree_with_the_exchanges_file(tmp_path: Path, market_file: Callable[[str], Path]):
+    """NSE's history page, with its commas and newest first, against the exchange's file of every day."""
     other = pl.read_parquet(market_file("nse_daily_unadjusted.parquet")).filter(symbol="HDFCBANK")
     lake = Lake(tmp_path)
     brought(market_file("raw/hdfcbank_1d_descending_thousands_separators.csv"), "nse", lake, HDFC)
