@@ -1,6 +1,7 @@
 """A market's PostgreSQL: its tables, what a load leaves there, and what is said when it cannot."""
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,18 @@ def test_a_correction_replaces_the_bar_and_what_the_lake_no_longer_has_stays(tmp
     assert after.filter(pl.col("symbol") == "D").height == 5
 
 
+@pytest.fixture
+def emptied() -> Callable[[], Database]:
+    """One database for all examples of a test, empty again at each call."""
+    database = new_database()
+
+    def empty() -> Database:
+        ask(f"truncate {identifier(database.schema)}.stock_price_history")
+        return database
+
+    return empty
+
+
 values = st.one_of(st.none(), st.floats(allow_nan=False), st.floats(0, 1e6))
 written = st.dictionaries(
     st.tuples(st.sampled_from(["A", "B'", 'C"\\', "ü %s"]), st.integers(0, 7)),
@@ -186,12 +199,13 @@ written = st.dictionaries(
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lakes=st.lists(written, min_size=1, max_size=4))
-def test_any_loads_one_after_another_leave_the_last_value_of_each_bar(lakes: list[dict[Any, Any]], tmp_path: Path):
+def test_any_loads_one_after_another_leave_the_last_value_of_each_bar(
+    emptied: Callable[[], Database], lakes: list[dict[Any, Any]], tmp_path: Path
+):
     """Against a dictionary that is updated."""
-    database, expected = new_database(), {}
+    database, lake, expected = emptied(), Lake(tmp_path), {}
     for bars in lakes:
         expected |= bars
-        lake = Lake(tmp_path / database.schema)
         rows = [
             (symbol, datetime(2024, 1, 1, 10, minute, tzinfo=UTC), None, price, price, price, price, volume, oi)
             for (symbol, minute), (price, volume, oi) in bars.items()
