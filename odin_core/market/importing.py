@@ -167,9 +167,7 @@ def import_files(
         with spill_folder(lake.root) as folder:
             for file in files:
                 before, report = done, _empty_report(file)
-                for rows in windows(file, said, calendar, _below(folder, file)):
-                    page = Page(file.path.name, file.file_id, *rows, kind=file.layout.rows)
-                    batch = sorted_out(page, calendar, file.layout.interval)
+                for page, batch in _ahead(_pages(file, said, calendar, _below(folder, file))):
                     outcomes: dict[date, int | None] = {}
                     for session, handled, outcome in stored(lake, page, batch):
                         outcomes[session] = outcome
@@ -183,6 +181,21 @@ def import_files(
     finally:  # the files before a refused one are imported
         assess(lake, calendar, touched)
     return ImportReport(files=tuple(reports))
+
+
+def _pages(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[tuple[Page, Batch]]:
+    for rows in windows(file, said, calendar, folder):
+        page = Page(file.path.name, file.file_id, *rows, kind=file.layout.rows)
+        yield page, sorted_out(page, calendar, file.layout.interval)
+
+
+def _ahead(items: Iterator[tuple[Page, Batch]]) -> Iterator[tuple[Page, Batch]]:
+    """The same items, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
 
 
 def _below(folder: Path, file: BarFile) -> Path:

@@ -7,7 +7,7 @@ row on. The folder lies in the home, beside the tables."""
 import shutil
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from itertools import chain, groupby
@@ -72,16 +72,11 @@ def windows(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> 
 
     with ThreadPoolExecutor(READERS) as pool:
         pieces, instruments = zip(*pool.map(put_down, range(0, file.rows, BATCH)), strict=True)
-        check.require()
-        told = [frame for frame in instruments if frame is not None]
-        terms = pl.concat(told).unique("symbol", keep="first", maintain_order=True) if told else None
-        coming: list[Future[FileRows]] = []
-        for window in _together(list(chain.from_iterable(pieces))):  # one is read while the one before is stored
-            coming.append(pool.submit(_taken_up, file, own, window, terms))
-            if len(coming) == READERS:
-                yield coming.pop(0).result()
-        for rows in coming:
-            yield rows.result()
+    check.require()
+    told = [frame for frame in instruments if frame is not None]
+    terms = pl.concat(told).unique("symbol", keep="first", maintain_order=True) if told else None
+    for window in _together(list(chain.from_iterable(pieces))):
+        yield _taken_up(file, own, window, terms)
 
 
 class _Piece(NamedTuple):

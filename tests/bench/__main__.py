@@ -20,6 +20,7 @@ BENCHES = (
     "postgres_load",
     "resample",
     "lake_read",
+    "import_bars",
 )
 RESULT = Path(__file__).resolve().parents[2] / "bench.json"
 

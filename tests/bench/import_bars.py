@@ -54,7 +54,7 @@ print(json.dumps([time.perf_counter() - start, peak]))
 
 
 def run() -> list[dict[str, Any]]:
-    """Three rows: seconds (medians), and MB of the import beside its own on a part of the sessions, and the rewrite's."""
+    """Three rows: seconds (medians); MB of the import beside its own on half of the sessions, and the rewrite's."""
     with tempfile.TemporaryDirectory() as folder:
         whole, part = (written(Path(folder) / f"bars{n}.parquet", n) for n in (SESSIONS, SESSIONS // 2))
         seconds, peak = measured(IMPORT, whole, REPEATS)
