@@ -191,14 +191,14 @@ def _matching(home: Home, market: str, config: LifeConfig, present: Life | None,
 
 
 def _outdated(life: Life, data: MarketData, sessions: list[date]) -> list[str]:
-    from odin_core.lifecycle.run import verify
+    from odin_core.lifecycle.run import verified
 
-    changed = [s for s in sessions if verify(life, data, s).did == "outdated"]
+    changed = [result.session for result in verified(life, data, sessions) if result.did == "outdated"]
     if not changed:
         return []
     return [
-        f"the bars of {len(changed)} session(s) from {changed[0]} on changed since: "
-        f"odin life rewind --market {life.market} --to SESSION recomputes from there"
+        f"the inputs of {changed[0]} changed since it was decided on, which outdates {len(changed)} session(s) from it "
+        f"on; odin life rewind --market {life.market} --to SESSION, the one before it, recomputes them"
     ]
 
 

@@ -9,6 +9,7 @@ has told what it finished, one can watch it, and Dagit's plots, which put events
 every session. The outputs are therefore `skippable`: nothing is left to yield."""
 
 from collections.abc import Iterator
+from datetime import date
 
 import dagster as dg
 
@@ -80,11 +81,15 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
         with users_mistakes():
             life = odin.life_or_new(market, sessions[0])
             data = odin.data(market)
+            is_told = False
             for result in run_sessions(life, data, sessions, clock=now):
                 # The week first: a session that is recorded tells a resumed run that all before it was recorded.
                 if data.calendar.is_last_session_of_week(result.session):
                     log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
                 _log_session(context, market, life.id, life.config.live, result)
+                if result.did == "outdated" and not is_told:
+                    _say_outdated(context, market, result.session)
+                    is_told = True
                 tell("loop", str(result.session))
         yield from ()  # a generator, because Dagster expects several outputs of anything else
 
@@ -101,8 +106,10 @@ def _log_session(context: dg.AssetExecutionContext, market: str, life: str, live
                 dg.AssetKey([market, name]), partition=str(result.session), metadata=numbers | facts
             )
         )
-    if result.did == "outdated":
-        context.log.warning(
-            f"{result.session}: its bars changed after it was decided on; nothing was recomputed. "
-            f"To recompute: odin life rewind --market {market} --to <the session before>"
-        )
+
+
+def _say_outdated(context: dg.AssetExecutionContext, market: str, session: date) -> None:
+    context.log.warning(
+        f"the inputs of {session} changed after it was decided on, so it and all sessions after it are outdated; "
+        f"nothing was recomputed. To recompute: odin life rewind --market {market} --to <the session before>"
+    )

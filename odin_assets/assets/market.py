@@ -11,7 +11,7 @@ import dagster as dg
 import polars as pl
 
 from odin_assets.partitions import ONE_RUN, partitions_of, session_of
-from odin_assets.resources import OdinHome, around, tell, users_mistakes
+from odin_assets.resources import OdinHome, around, now, tell, users_mistakes
 from odin_core.lake import write_text
 from odin_core.market.bars import BARS, KEY
 from odin_core.market.fetching import FetchProgress, can_fetch, fetch_market
@@ -19,6 +19,7 @@ from odin_core.market.profile import load_profile
 from odin_core.market.quality import FINDINGS, blocking
 from odin_core.market.quality_report import quality_report as write_up
 from odin_core.market.tap import compact
+from odin_core.monitoring.alarms import raise_alarm
 
 NAMED = 20  # findings that a check's metadata spells out
 
@@ -160,6 +161,15 @@ def _fetch(context: dg.AssetExecutionContext, market: str, odin: OdinHome) -> No
     context.log.info(report.to_text())
     for symbol, why in report.refused.items():
         context.log.warning(f"{symbol}: {why}")
+    life = odin.life(market)
+    decided = [s for s in report.changed_sessions if life and life.head and life.first_session <= s <= life.head]
+    if decided:
+        said = (
+            f"bars of {len(decided)} sessions that life {life.id if life else ''} had decided on came late or were "
+            f"corrected, so it is outdated from {decided[0]} on; odin life rewind --market {market} recomputes"
+        )
+        context.log.warning(said)
+        raise_alarm(home, at=now(), market=market, name="bars_corrected", detail=said)
 
 
 def fault_of(bars: pl.DataFrame) -> str | None:

@@ -3,8 +3,8 @@
 The only place where the pure fold meets files. Every way to drive ODIN (command line, Dagit, schedule) comes through
 `run_sessions`, one session or a range."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -142,14 +142,14 @@ def run_sessions(
     """Run consecutive `sessions` of a life, writing each as it ends. Finished ones are verified and left alone."""
     check_range(life, data, sessions, clock())
     done = _finished(life, sessions)
-    yield from (verify(life, data, session) for session in done)
+    yield from verified(life, data, done)
     if len(done) == len(sessions):
         return
     with life.home.writer(f"the loop of {life.market}, sessions {sessions[len(done)]} to {sessions[-1]}"):
         if generation_on_disk(life) != life.generation:
             raise RewoundMeanwhile(life)
         meanwhile = _finished(life, sessions)[len(done) :]  # by the process that wrote before this one
-        yield from (verify(life, data, session) for session in meanwhile)
+        yield from verified(life, data, meanwhile)
         data.figures.require(parse_rules(life.config.filter.fundamentals))
         rules = loop_rules(life, data.profile)
         state = restore(life, data, rules)
@@ -223,6 +223,16 @@ def write_session(life: Life, data: MarketData, day: Day, record: DayRecord, win
     }
     tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
     life.commit(Commit(day.session, inputs, tables, code_version()))
+
+
+def verified(life: Life, data: MarketData, sessions: Iterable[date]) -> Iterator[SessionResult]:
+    """Consecutive finished sessions as `verify` finds them; from the first outdated one on all are, because each
+    session follows from the one before."""
+    is_outdated = False
+    for session in sessions:
+        result = verify(life, data, session)
+        is_outdated = is_outdated or result.did == "outdated"
+        yield replace(result, did="outdated") if is_outdated else result
 
 
 def verify(life: Life, data: MarketData, session: date) -> SessionResult:

@@ -14,6 +14,7 @@ from fakes.telling import series
 from polars.testing import assert_frame_equal
 
 from odin_assets.build import build_definitions
+from odin_assets.jobs import LOOP_NAMES
 from odin_assets.resources import OdinHome, duckdb_in_memory
 from odin_core.home import Home, open_home
 from odin_core.market.calendar import session_calendar
@@ -153,3 +154,19 @@ def test_a_token_that_runs_out_between_two_symbols_costs_only_the_second_one(mar
         assert materialise(market, home, ("price_history",), instance).success
     assert len(vendor.asked(history)) == 3, "the first symbol's answer was kept"
     assert home.lake(market).sessions("price_history") == SESSIONS
+
+
+def test_bars_that_the_vendor_corrects_below_the_head_raise_an_alarm_and_outdate_the_life(market, home, vendor, held):
+    loop = ("price_history", "data_quality", "features", *LOOP_NAMES)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert materialise(market, home, loop, instance).success
+        last_day = pl.col("ts") >= NSE.hours(SESSIONS[-1]).open
+        more = pl.when(last_day).then(pl.col("volume") + 1).otherwise("volume")
+        vendor.hold("minute", "INFY", held["INFY"].with_columns(volume=more))
+        done = materialise(market, home, loop, instance)
+        assert done.success
+    [alarm] = alarms(home)
+    assert (alarm["name"], f"outdated from {SESSIONS[-1]} on" in alarm["detail"]) == ("bars_corrected", True)
+    outdated = {e.partition for e in done.all_events if e.is_step_materialization
+                and e.materialization.metadata.get("did", dg.TextMetadataValue("")).value == "outdated"}  # fmt: skip
+    assert outdated == {str(SESSIONS[-1])}

@@ -62,11 +62,14 @@ class FakeKite(FakeServer):
         self.history_limit = RateLimit(3, 1, clock)
         self.other_limit = RateLimit(10, 1, clock)
         self.request_token: str | None = None
-        tokens = {row["tradingsymbol"]: row["instrument_token"] for row in rows}
-        self.held = {
-            (interval, tokens[symbol]): _as_sent(frame.sort("ts", maintain_order=True))
-            for (interval, symbol), frame in held.items()
-        }
+        self.held: dict[tuple[str, str], tuple[list[datetime], list[list[object]]]] = {}
+        for (interval, symbol), frame in held.items():
+            self.hold(interval, symbol, frame)
+
+    def hold(self, interval: str, symbol: str, bars: pl.DataFrame) -> None:
+        """Have these bars from now on, in place of what was held of the symbol."""
+        token = next(row["instrument_token"] for row in self.listed if row["tradingsymbol"] == symbol)
+        self.held[interval, token] = _as_sent(bars.sort("ts", maintain_order=True))
 
     def answer(self, request: Request) -> Reply:
         if request.path == "/session/token" and request.method == "POST":
