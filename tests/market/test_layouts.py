@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
+from odincommand import odin
 from weekdaybars import SOURCE, THURSDAY, Weekdays, at, day_of, row
 
 from odin_core.errors import OdinError
@@ -312,3 +313,15 @@ def test_an_unknown_layout_is_named_with_the_nearest(tmp_path: Path):
 @pytest.mark.parametrize("name", layout_names())
 def test_every_built_in_layout_is_sound(name: str):
     assert load_layout(name).about
+
+
+def test_the_command_takes_what_a_file_does_not_say(tmp_path: Path, market_file: Callable[[str], Path]):
+    path = market_file("raw/nse_reliance_1m_out_of_order_rows_spaces.csv")
+    words = ("data", "import", path, "--market", "nse")
+    home = tmp_path / "home"
+    assert "--symbol NAME" in odin(*words, home=home).mistake
+    assert "--timezone Asia/Kolkata" in odin(*words, "--symbol", "RELIANCE", home=home).mistake
+    told = (*words, "--symbol", "RELIANCE", "--timezone", "Asia/Kolkata", "--layout", "minutes", "--interval", "1m")
+    (report,) = odin(*told, "--json", home=home).json["files"]
+    assert (report["layout"], report["kept"], report["out_of_order"]) == ("minutes", 375, 2)
+    assert "no built-in layout is called 'minute'" in odin(*words, "--layout", "minute", home=home).mistake
