@@ -1,6 +1,6 @@
 """Checks that are not of one run's sessions: is a market's history up to date, would its source let us in?
 
-What they look at is `odin_core.market.checking`, which `odin data check` shows too. A failed one is red in Dagit and
+What they look at is `market.intake.checking`, which `odin data check` shows too. A failed one is red in Dagit and
 a line in the home's `alarms.jsonl`. When they run is `schedules`."""
 
 from collections.abc import Callable
@@ -9,8 +9,8 @@ import dagster as dg
 
 from odin_assets.resources import OdinHome, around, now, users_mistakes
 from odin_core.home import Home
-from odin_core.market.checking import Finding, check_freshness, check_token
-from odin_core.market.fetching import can_fetch
+from odin_core.market.intake.checking import Finding, check_freshness, check_token
+from odin_core.market.intake.fetching import can_fetch
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.sources.source import Around
 from odin_core.monitoring.alarms import raise_alarm

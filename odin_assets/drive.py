@@ -251,7 +251,7 @@ def _materialise(instance: "DagsterInstance", life: Life, sessions: list[date]) 
 def _unsound(life: Life, sessions: list[date]) -> OdinError | None:
     """The first of the sessions with bars that the graph's blocking checks stop a run at."""
     from odin_assets.assets.market import fault_of
-    from odin_core.market.quality import blocking
+    from odin_core.market.quality.assessing import blocking
 
     data = MarketData.of(life.home, life.market, life.config)
     for session in sessions:

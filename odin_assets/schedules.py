@@ -15,7 +15,7 @@ from odin_core.errors import OdinError
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import MarketData
-from odin_core.market.fetching import can_fetch
+from odin_core.market.intake.fetching import can_fetch
 from odin_core.market.profile import MarketProfile, load_profile
 
 AFTER_CLOSE = timedelta(minutes=30)

@@ -68,7 +68,7 @@ class Home:
 
     @property
     def tap(self) -> Path:
-        """Micro-batches of live feeds, by market, see `market.tap`."""
+        """Micro-batches of live feeds, by market, see `intake.tap`."""
         return self.root / "tap"
 
     @property

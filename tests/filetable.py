@@ -2,7 +2,7 @@
 
     python tests/filetable.py            # runs all imports (minutes) and writes the table into the page
 
-Numbers come from the runs; `note` is what a person should know. Checked by tests/market/test_files_page.py."""
+Numbers come from the runs; `note` is what a person should know. Checked by tests/market/intake/test_files_page.py."""
 
 import sys
 import tempfile
@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from odin_core.errors import OdinError
 from odin_core.lake import Lake
-from odin_core.market.barfiles import Said
 from odin_core.market.calendar import session_calendar
-from odin_core.market.importing import import_files
+from odin_core.market.intake.barfiles import Said
+from odin_core.market.intake.importing import import_files
 from odin_core.market.profile import load_profile
 
 FOLDER = Path(__file__).resolve().parents[1].parent / "shared" / "market"

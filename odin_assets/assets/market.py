@@ -14,11 +14,11 @@ from odin_assets.partitions import ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, around, now, tell, users_mistakes
 from odin_core.lake import write_text
 from odin_core.market.bars import BARS, KEY
-from odin_core.market.fetching import FetchProgress, can_fetch, fetch_market
+from odin_core.market.intake.fetching import FetchProgress, can_fetch, fetch_market
+from odin_core.market.intake.tap import compact
 from odin_core.market.profile import load_profile
-from odin_core.market.quality import FINDINGS, blocking
-from odin_core.market.quality_report import quality_report as write_up
-from odin_core.market.tap import compact
+from odin_core.market.quality.assessing import FINDINGS, blocking
+from odin_core.market.quality.report import quality_report as write_up
 from odin_core.monitoring.alarms import raise_alarm
 
 NAMED = 20  # findings that a check's metadata spells out

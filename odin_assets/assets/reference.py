@@ -12,9 +12,9 @@ from odin_assets.assets.market import of_market
 from odin_assets.partitions import session_of
 from odin_assets.resources import OdinHome, users_mistakes
 from odin_core.lake import Lake
-from odin_core.market import actions, fundamentals
-from odin_core.market.open_interest import open_interest_of, store_open_interest
+from odin_core.market.options.open_interest import open_interest_of, store_open_interest
 from odin_core.market.profile import MarketProfile, load_profile
+from odin_core.market.reference import actions, fundamentals
 
 KNOWN = {
     actions.TABLE: "Splits, bonuses, dividends, mergers and new names, by when they became known.",

@@ -13,8 +13,8 @@ from odin_core.commands.data import MakesItsOwnBars
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
-    from odin_core.market.actionimport import ActionReport
-    from odin_core.market.fundamentalfiles import FundamentalReport
+    from odin_core.market.reference.actionimport import ActionReport
+    from odin_core.market.reference.fundamentalfiles import FundamentalReport
 
 FILES = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -28,7 +28,7 @@ def actions(files: tuple[Path, ...], home: Path, market: str, symbol: str | None
     """Bring corporate actions from Parquet or CSV into the lake: splits, bonuses, dividends, mergers, new names.
 
     Events told twice, or that raw prices contradict, go to quarantine with the reason; bring prices in first."""
-    from odin_core.market.actionimport import import_actions
+    from odin_core.market.reference.actionimport import import_actions
 
     _bring_in("actions", import_actions, files, home, market, json_output, symbol=symbol)
 
@@ -40,7 +40,7 @@ def actions(files: tuple[Path, ...], home: Path, market: str, symbol: str | None
 @as_json
 def fundamentals(files: tuple[Path, ...], home: Path, market: str, known_at: date | None, json_output: bool) -> None:
     """Bring fundamental figures from Parquet or CSV into the lake, each from when it was known."""
-    from odin_core.market.fundamentalfiles import import_fundamentals
+    from odin_core.market.reference.fundamentalfiles import import_fundamentals
 
     _bring_in("fundamentals", import_fundamentals, files, home, market, json_output, known_at=known_at)
 

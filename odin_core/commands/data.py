@@ -13,7 +13,7 @@ from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
-    from odin_core.market.layout import Stamps
+    from odin_core.market.intake.layout import Stamps
 
 
 class MakesItsOwnBars(OdinError):
@@ -54,9 +54,9 @@ def import_bars(
 ) -> None:
     """Bring bars, ticks or trades from Parquet or text into the lake; rows that break a rule go to quarantine."""
     from odin_core.home import open_home
-    from odin_core.market.barfiles import Said
     from odin_core.market.calendar import session_calendar
-    from odin_core.market.importing import import_files
+    from odin_core.market.intake.barfiles import Said
+    from odin_core.market.intake.importing import import_files
 
     profile = load_profile(market)
     if profile.source["kind"] == "synthetic":

@@ -65,8 +65,8 @@ def fundamentals(home: Path, market: str, json_output: bool) -> None:
     from odin_core.lake import logical_hash
     from odin_core.market.calendar import session_calendar
     from odin_core.market.database import transfer
-    from odin_core.market.fundamentalfiles import store_fundamentals
-    from odin_core.market.knowntables import SourceFile
+    from odin_core.market.intake.knowntables import SourceFile
+    from odin_core.market.reference.fundamentalfiles import store_fundamentals
 
     profile, opened, found = load_profile(market), open_home(home), _database(market)
     rows = transfer.read_fundamentals(found, as_of=now())

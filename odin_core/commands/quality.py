@@ -25,7 +25,7 @@ def quality(home: Path, market: str, start: date | None, end: date | None, json_
     from odin_core.home import open_home
     from odin_core.lake import write_text
     from odin_core.market.calendar import session_calendar
-    from odin_core.market.quality_report import quality_report
+    from odin_core.market.quality.report import quality_report
 
     profile, opened = load_profile(market), open_home(home, create=False)
     lake = opened.lake(market)
@@ -53,7 +53,7 @@ def accept(
     """Say that an error finding is right data after all; it becomes a warning and stops nothing any more."""
     from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
-    from odin_core.market.quality import accept as write_down
+    from odin_core.market.quality.assessing import accept as write_down
 
     opened, calendar = open_home(home, create=False), session_calendar(load_profile(market))
     with opened.writer(f"odin data accept --market {market}"):

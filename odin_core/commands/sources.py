@@ -44,7 +44,7 @@ def fetch(
 ) -> None:
     """Bring bars from the market's source: only what is missing, so the same command goes on after a stop."""
     from odin_core.home import open_home
-    from odin_core.market.fetching import fetch_market, sessions_to_fetch
+    from odin_core.market.intake.fetching import fetch_market, sessions_to_fetch
 
     profile, opened, surroundings = load_profile(market), open_home(home), around()
     with opened.writer(f"odin data fetch --market {market}"), text.progress_bar("fetch", sys.stderr.isatty()) as bar:
@@ -69,7 +69,7 @@ def fetch(
 def check(home: Path, market: str, json_output: bool) -> None:
     """Is the market's history up to date, is its source's token fresh, is a secret missing? Status 1 if not."""
     from odin_core.home import open_home
-    from odin_core.market.checking import check_market
+    from odin_core.market.intake.checking import check_market
 
     findings = check_market(open_home(home), load_profile(market), around())
     emit([finding._asdict() for finding in findings], json_output, lambda _: "\n".join(f.to_text() for f in findings))
@@ -109,9 +109,9 @@ def tap(
 ) -> None:
     """Write the source's live ticks to disk as they come. `odin data compact` makes a session's bars of them."""
     from odin_core.home import open_home
-    from odin_core.market.fetching import NothingToAsk, can_fetch
+    from odin_core.market.intake.fetching import NothingToAsk, can_fetch
+    from odin_core.market.intake.tap import Tap
     from odin_core.market.sources.source import Streams, open_source
-    from odin_core.market.tap import Tap
 
     profile, opened, surroundings = load_profile(market), open_home(home), around()
     source = open_source(profile.source, surroundings) if can_fetch(profile) else None
@@ -136,7 +136,7 @@ def compact(home: Path, market: str, session: date, json_output: bool) -> None:
     """Make minute bars of what was tapped in a session, in the lake; bars that were fetched or imported stay."""
     from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
-    from odin_core.market.tap import compact as compacted
+    from odin_core.market.intake.tap import compact as compacted
 
     opened, profile = open_home(home, create=False), load_profile(market)
     with opened.writer(f"odin data compact --market {market}"):

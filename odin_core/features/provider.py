@@ -3,7 +3,7 @@
 In come frames of `odin_core.market.bars.session_bars`, one per session (symbol, interval, ts = start, known_at = end,
 open, high, low, close, volume, null where the source has none), raw, and the market's corporate actions. Nothing here
 knows a formula (`technical`), a path or the clock. Bars of different sessions meet only in a window, where those before
-an ex-date are scaled (`odin_core.market.actions`), so a range costs one pass over its bars."""
+an ex-date are scaled (`odin_core.market.reference.actions`), so a range costs one pass over its bars."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from odin_core.features import regime
 from odin_core.features.catalogue import FEATURES, SESSIONS_NEEDED, Window
 from odin_core.features.kernels import FloatArray, IntArray, fill_back
-from odin_core.market import actions as corporate
 from odin_core.market import bars as market_bars
 from odin_core.market.bars import INTERVAL_BARS, INTERVALS
+from odin_core.market.reference import actions as corporate
 
 __all__ = ["SESSIONS_NEEDED", "FeatureStream", "feature_schema", "session_features"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from odin_core.errors import OdinError, nearest
-from odin_core.market.figures import parse_rules
+from odin_core.market.reference.figures import parse_rules
 
 
 @dataclass(frozen=True, kw_only=True)

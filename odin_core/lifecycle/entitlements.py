@@ -4,7 +4,7 @@ A share held before an ex-date is worth the shares and the cash that it becomes.
 value; a long position gets a dividend and a short one pays it; after a rename or a merger a position goes on under
 another name (`held_as`), and `symbol` stays what was decided on. Quantities and prices of such a row, its reference
 close included, are on the scale of the shares after. Fractions of shares are kept; an exchange would pay them in cash.
-Which actions a session feels is said by `market.actions.ActionBook.taking_effect`."""
+Which actions a session feels is said by `reference.actions.ActionBook.taking_effect`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -19,8 +19,8 @@ from odin_core.execution.orders import Bars, ExecutionRules, ExitReason, Orders
 from odin_core.lifecycle import entitlements
 from odin_core.lifecycle.entitlements import Payment
 from odin_core.lifecycle.state import POSITIONS
-from odin_core.market.actions import EFFECTIVE
 from odin_core.market.bars import UTC
+from odin_core.market.reference.actions import EFFECTIVE
 from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray, IntArray, decode
 from odin_core.randomness import stream
 from odin_core.replay.record import DECISION, OUTCOME, REPLAY

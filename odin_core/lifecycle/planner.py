@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from odin_core.lifecycle.config import FilterConfig, LifeConfig
 from odin_core.lifecycle.state import LoopState
-from odin_core.market.figures import parse_rules
-from odin_core.market.fundamentals import FAILS, PASSES, UNKNOWN, judged
 from odin_core.market.profile import MarketProfile
+from odin_core.market.reference.figures import parse_rules
+from odin_core.market.reference.fundamentals import FAILS, PASSES, UNKNOWN, judged
 from odin_core.policies import rules, uniform
 from odin_core.policies.actions import FLAT, FloatArray, Proposals, decode
 from odin_core.randomness import stream

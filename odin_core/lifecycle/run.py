@@ -29,10 +29,10 @@ from odin_core.lifecycle.fold import LoopRules
 from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate, generation_on_disk
 from odin_core.lifecycle.outcomes import Venue
 from odin_core.lifecycle.state import CLOSES, Day, DayRecord, LoopState, carried_from
-from odin_core.market import actions
 from odin_core.market.data import MarketData
-from odin_core.market.figures import parse_rules
 from odin_core.market.profile import MarketProfile
+from odin_core.market.reference import actions
+from odin_core.market.reference.figures import parse_rules
 from odin_core.policies.actions import ACTIONS
 from odin_core.registry import store
 from odin_core.registry.history import promotions_on

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import polars as pl
 
-from odin_core.market.actions import EFFECTIVE
 from odin_core.market.bars import UTC
+from odin_core.market.reference.actions import EFFECTIVE
 from odin_core.policies.joint import JointPolicy
 from odin_core.replay.record import DECISION
 from odin_core.training.window import SessionContexts

@@ -1,8 +1,8 @@
 """Minute bars: their schema, and larger intervals made from them.
 
 A bar is stamped with its *start* (`ts`) and may be used from its *end* (`known_at`), both UTC. Prices are raw, as they
-were traded; `market.actions` adjusts them as of a date. Where bars come from is `market.importing`, `market.fetching`
-and `market.synthetic`, what is wrong with them `market.quality`."""
+were traded; `reference.actions` adjusts them as of a date. Where they come from is `intake` and `synthetic`, what is
+wrong with them `quality`."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -18,13 +18,13 @@ from odin_core.features.provider import FeatureStream
 from odin_core.home import Home
 from odin_core.lake import Lake, PartitionUnreadable, write_parquet
 from odin_core.lifecycle.config import LifeConfig
-from odin_core.market.actions import ActionBook
 from odin_core.market.bars import BARS, session_bars
 from odin_core.market.calendar import SessionCalendar, session_calendar
-from odin_core.market.fundamentals import FundamentalBook
 from odin_core.market.history import larger_intervals, read_bars
 from odin_core.market.profile import MarketProfile, load_profile
-from odin_core.market.quality import FINDINGS, assess_session, find_defects
+from odin_core.market.quality.assessing import FINDINGS, assess_session, find_defects
+from odin_core.market.reference.actions import ActionBook
+from odin_core.market.reference.fundamentals import FundamentalBook
 
 if TYPE_CHECKING:
     from odin_core.market.synthetic import SyntheticExchange
@@ -139,7 +139,7 @@ class MarketData:
     def adjusted(
         self, symbols: Sequence[str], first: date, last: date, interval: str = "1m", *, as_of: datetime
     ) -> pl.DataFrame:
-        """`read` as the series of `symbols` looked at `as_of`: `market.actions.adjusted`, former names included."""
+        """`read` as the series of `symbols` looked at `as_of`: `reference.actions.adjusted`, former names included."""
         bars = self.read(self.actions.names(symbols, as_of), first, last, interval, as_of=as_of)
         return self.actions.adjusted(bars, as_of).filter(pl.col("symbol").is_in(list(symbols)))
 

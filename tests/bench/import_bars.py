@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from odin_core.lake import Lake
 from odin_core.market.calendar import session_calendar
-from odin_core.market.importing import import_files
+from odin_core.market.intake.importing import import_files
 from odin_core.market.profile import load_profile
 work = lambda: import_files([Path(sys.argv[1])], lake=Lake(Path(sys.argv[2])), calendar=CALENDAR)
 CALENDAR = session_calendar(load_profile("nse"))

@@ -14,14 +14,14 @@ from odin_core.home import open_home
 from odin_core.lake import Lake
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import SessionResult, verify
-from odin_core.market import actions, fundamentals
-from odin_core.market.actions import ACTIONS
 from odin_core.market.bars import BARS
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.data import MarketData
-from odin_core.market.fundamentals import FUNDAMENTALS, UnknownFigure
-from odin_core.market.knowntables import rewrite
+from odin_core.market.intake.knowntables import rewrite
 from odin_core.market.profile import load_profile
+from odin_core.market.reference import actions, fundamentals
+from odin_core.market.reference.actions import ACTIONS
+from odin_core.market.reference.fundamentals import FUNDAMENTALS, UnknownFigure
 
 Find = Callable[[str], Path]
 NSE = load_profile("nse")

@@ -14,7 +14,7 @@ from odin_core.lifecycle.entitlements import entitled, restated
 from odin_core.lifecycle.fold import _hold_return
 from odin_core.lifecycle.outcomes import Result, carry_out
 from odin_core.lifecycle.state import CLOSES
-from odin_core.market.actions import EFFECTIVE
+from odin_core.market.reference.actions import EFFECTIVE
 from odin_core.policies.actions import GRID
 from odin_core.replay.record import validate
 

@@ -14,11 +14,11 @@ from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import run_sessions
-from odin_core.market.barfiles import Said
 from odin_core.market.bars import MINUTE
 from odin_core.market.calendar import SessionCalendar, session_calendar
 from odin_core.market.data import MarketData, NoData
-from odin_core.market.importing import import_files
+from odin_core.market.intake.barfiles import Said
+from odin_core.market.intake.importing import import_files
 from odin_core.market.profile import MarketProfile, load_profile
 
 WARM_UP = timedelta(days=21)  # of the calendar: more than ten sessions

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from odin_core.market import black76
-from odin_core.market.variance_index import STRIP, constant_maturity, expiry_variances
+from odin_core.market.options import black76
+from odin_core.market.options.variance_index import STRIP, constant_maturity, expiry_variances
 
 # forward, strike, years, rate, volatility, is_call, price
 PUBLISHED = [

@@ -15,11 +15,11 @@ import polars as pl
 import pytest
 
 from odin_core.lake import Lake, logical_hash
-from odin_core.market.importing import import_files
+from odin_core.market.intake.importing import import_files
 
 LONG = """
 import sys
-from odin_core.market import barfiles, spilling
+from odin_core.market.intake import barfiles, spilling
 barfiles.BATCH = spilling.BATCH = 3000  # so that the file counts as long
 sys.argv[0] = "odin"
 from odin_core.cli import main

@@ -14,9 +14,9 @@ import pytest
 
 from odin_core.lake import Lake, logical_hash
 from odin_core.market.calendar import session_calendar
+from odin_core.market.intake.tap import Tap, compact
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import TICKS
-from odin_core.market.tap import Tap, compact
 
 NSE = session_calendar(load_profile("nse"))
 SESSION = date(2024, 12, 2)
@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 import polars as pl
 from odin_core.market.sources.source import TICKS
-from odin_core.market.tap import Tap
+from odin_core.market.intake.tap import Tap
 
 folder, first, number = Path(sys.argv[1]), datetime.fromisoformat(sys.argv[2]), int(sys.argv[3])
 with Tap(folder, "nse", "NSE", now=lambda: first, seconds=float(sys.argv[4])) as tap:
@@ -49,7 +49,7 @@ from pathlib import Path
 from odin_core.lake import Lake
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
-from odin_core.market.tap import compact
+from odin_core.market.intake.tap import compact
 
 calendar = session_calendar(load_profile("nse"))
 print("ready", flush=True)

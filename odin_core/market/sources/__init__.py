@@ -2,4 +2,4 @@
 
 A module `sources/<kind>.py` has `SECRETS` (variable → what it is) and `connect(settings, around) -> Source`;
 nothing else learns its name. What a source hands over is as the vendor has it, but for the columns, UTC and the bar's
-start: rules, quarantine and storing are `market.importing`, what to ask for is `market.fetching`."""
+start: rules, quarantine and storing are `intake.importing`, what to ask for is `intake.fetching`."""

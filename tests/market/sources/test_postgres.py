@@ -20,8 +20,8 @@ from odin_core.lake import Lake
 from odin_core.market.database.connection import URL, BadAddress, Database
 from odin_core.market.database.schema import migrate
 from odin_core.market.database.transfer import load
-from odin_core.market.fetching import fetch_market
-from odin_core.market.importing import import_files
+from odin_core.market.intake.fetching import fetch_market
+from odin_core.market.intake.importing import import_files
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import (
     INSTRUMENTS,

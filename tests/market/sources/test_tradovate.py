@@ -31,7 +31,8 @@ from odin_core.errors import OdinError
 from odin_core.home import open_home
 from odin_core.lake import Lake
 from odin_core.market.calendar import session_calendar
-from odin_core.market.fetching import fetch_market
+from odin_core.market.intake.fetching import fetch_market
+from odin_core.market.intake.tap import Tap, compact
 from odin_core.market.profile import load_profile
 from odin_core.market.sources import tradovate
 from odin_core.market.sources.source import (
@@ -50,7 +51,6 @@ from odin_core.market.sources.source import (
     secrets_of,
 )
 from odin_core.market.sources.tradovate import Tradovate, feed
-from odin_core.market.tap import Tap, compact
 
 OPEN = datetime(2024, 12, 1, 23, tzinfo=UTC)  # 18:00 in New York, the start of the session of Monday, 2 December
 CLOSE = datetime(2024, 12, 2, 22, tzinfo=UTC)

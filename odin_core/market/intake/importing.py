@@ -1,0 +1,297 @@
+"""The one way of bars into the lake: pages of rows, by session; what is sound to the bars, what is not to `quarantine`.
+
+`intake.barfiles` makes pages of files, `intake.fetching` of a source's replies, `intake.pages` sorts their rows out;
+here sessions are merged with what the lake holds. Nothing is dropped. What the lake holds afterwards depends on the
+pages and their order, not on how often or how far an import ran: the same command again heals a killed one and
+otherwise writes nothing."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from odin_core.lake import Lake
+from odin_core.market.bars import KEY, table_of
+from odin_core.market.intake.barfiles import BarFile, Said, open_file
+from odin_core.market.intake.pages import NO_SESSION, Batch, Page, sorted_out
+from odin_core.market.intake.spilling import spill_folder, windows
+from odin_core.market.quality.assessing import RULES, SessionHours, assess_sessions
+from odin_core.market.sources.source import INSTRUMENTS
+
+WRITERS = 2  # sessions that are written at the same time
+STRANGE_DAYS, STRANGE_SHARE = 10, 0.01  # days that are no sessions, from which a daily file looks foreign
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageReport:
+    """What became of a page. Rows are the page's, `corrected` counts stored bars that got other values."""
+
+    origin: str
+    interval: str
+    rows: int
+    kept: int
+    bars: int  # as many as rows were kept, or made of the ticks that were
+    quarantined: dict[str, int]  # rule -> rows, the most frequent first
+    out_of_order: int
+    corrected: int
+    symbols: tuple[str, ...]
+    written: tuple[date, ...]  # sessions whose bars changed, those with corrections included
+    unchanged: tuple[date, ...]
+    layout: str | None = None  # of a file
+    left_out: int = 0  # rows of symbols that were not asked for
+
+    @property
+    def sessions(self) -> list[date]:
+        """Sessions that the page has sound bars for, ascending."""
+        return sorted(self.written + self.unchanged)
+
+    def plus(self, other: "PageReport") -> "PageReport":
+        """The report of two pages of one origin that share no session."""
+        counts = {rule: self.quarantined.get(rule, 0) + n for rule, n in other.quarantined.items()}
+        return replace(
+            self,
+            rows=self.rows + other.rows,
+            kept=self.kept + other.kept,
+            bars=self.bars + other.bars,
+            quarantined=_most_frequent_first(self.quarantined | counts),
+            out_of_order=self.out_of_order + other.out_of_order,
+            corrected=self.corrected + other.corrected,
+            symbols=tuple(sorted({*self.symbols, *other.symbols})),
+            written=tuple(sorted(self.written + other.written)),
+            unchanged=tuple(sorted(self.unchanged + other.unchanged)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        sessions = self.sessions
+        return {
+            "origin": self.origin,
+            "interval": self.interval,
+            "layout": self.layout,
+            "rows": self.rows,
+            "kept": self.kept,
+            "bars": self.bars,
+            "left_out": self.left_out,
+            "quarantined": self.quarantined,
+            "out_of_order": self.out_of_order,
+            "corrected": self.corrected,
+            "symbols": len(self.symbols),
+            "sessions": {"written": len(self.written), "unchanged": len(self.unchanged)},
+            "first": str(sessions[0]) if sessions else None,
+            "last": str(sessions[-1]) if sessions else None,
+        }
+
+    def to_text(self) -> str:
+        sessions = self.sessions
+        span = f"{len(sessions)} sessions {sessions[0]} to {sessions[-1]}" if sessions else "no session"
+        made = f" as {self.bars:,} bars" if self.bars != self.kept else ""
+        how = f"interval {self.interval}" + (f", layout {self.layout}" if self.layout else "")
+        lines = [
+            f"{self.origin}: {self.rows:,} rows, {self.kept:,} kept{made}, "
+            f"{sum(self.quarantined.values()):,} quarantined ({how})",
+            f"  {len(self.symbols)} symbols, {span}: {len(self.written)} written, {len(self.unchanged)} unchanged",
+        ]
+        lines += [f"  {n:,} rows {rule}: {RULES[rule]}" for rule, n in self.quarantined.items()]
+        strangers = self.quarantined.get("not_a_session", 0)
+        if self.interval == "day" and strangers >= max(STRANGE_DAYS, STRANGE_SHARE * self.rows):
+            lines.append(f"  {strangers:,} of its days are no sessions of this market: is it a file of another one?")
+        if self.out_of_order:
+            lines.append(f"  {self.out_of_order:,} rows came after a later one of their symbol and were sorted in")
+        if self.left_out:
+            lines.append(f"  {self.left_out:,} rows of symbols that were not asked for were left out")
+        if self.corrected:
+            lines.append(f"  {self.corrected:,} bars replaced stored ones with other values")
+        return "\n".join(lines)
+
+
+def store_page(page: Page, *, lake: Lake, calendar: SessionHours, interval: str = "1m") -> PageReport:
+    """Bring a page into a market's lake: the interval's bars (BARS), quarantine, arrivals, instruments, data_quality.
+
+    Of two rows with one symbol and time the first of a page wins; a later page replaces what an earlier one brought.
+    Rows that belong to no session lie in the partition NO_SESSION. Each session of a table is written whole or not at
+    all, and the same page again writes nothing. Raises NotAnInterval, and PartitionUnreadable where the lake is
+    damaged."""
+    batch = sorted_out(page, calendar, interval)
+    outcomes = {session: outcome for session, _, outcome in stored(lake, page, batch)}
+    assess(lake, calendar, outcomes)
+    return reported(page, batch, outcomes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportReport:
+    files: tuple[PageReport, ...]
+
+    @property
+    def sessions(self) -> list[date]:
+        """Sessions that the files have bars for, ascending."""
+        return sorted({session for file in self.files for session in file.sessions})
+
+    @property
+    def kept(self) -> int:
+        return sum(file.kept for file in self.files)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"files": [file.to_dict() for file in self.files]}
+
+    def to_text(self) -> str:
+        return "\n".join(file.to_text() for file in self.files)
+
+
+def import_files(
+    paths: Sequence[Path],
+    *,
+    lake: Lake,
+    calendar: SessionHours,
+    said: Said | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImportReport:
+    """Bring files of bars, ticks or trades into a market's lake, each as a page, see `store_page`.
+
+    `said`: what the user says of the files, over what their layouts say. `progress` gets rows done and rows in all. All
+    files are looked at before anything is written. Memory: some 400,000 rows at a time, however long a file is, and all
+    of its rows that belong to no session. Raises the errors of `intake.barfiles` and `intake.filechecks`, and
+    PartitionUnreadable."""
+    said = said or Said()
+    files = [open_file(Path(path), said) for path in paths]
+    total, done = sum(file.rows for file in files), 0
+    reports, touched = [], set[date]()
+
+    def tell(rows: int) -> None:
+        if progress is not None and rows:
+            progress(done, total)
+
+    try:
+        with spill_folder(lake.root) as folder:
+            for file in files:
+                before, report = done, _empty_report(file)
+                for page, batch in _ahead(_pages(file, said, calendar, _below(folder, file))):
+                    outcomes: dict[date, int | None] = {}
+                    for session, handled, outcome in stored(lake, page, batch):
+                        outcomes[session] = outcome
+                        touched.add(session)
+                        done += handled
+                        tell(handled)
+                    report = report.plus(reported(page, batch, outcomes))
+                reports.append(replace(report, left_out=file.rows - report.rows))
+                left, done = before + file.rows - done, before + file.rows
+                tell(left)
+    finally:  # the files before a refused one are imported
+        assess(lake, calendar, touched)
+    return ImportReport(files=tuple(reports))
+
+
+def _pages(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[tuple[Page, Batch]]:
+    for rows in windows(file, said, calendar, folder):
+        page = Page(file.path.name, file.file_id, *rows, kind=file.layout.rows)
+        yield page, sorted_out(page, calendar, file.layout.interval)
+
+
+def _ahead(items: Iterator[tuple[Page, Batch]]) -> Iterator[tuple[Page, Batch]]:
+    """The same items, each made in a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+
+def _below(folder: Path, file: BarFile) -> Path:
+    own = folder / file.file_id
+    own.mkdir(exist_ok=True)
+    return own
+
+
+def _empty_report(file: BarFile) -> PageReport:
+    return PageReport(
+        origin=file.path.name, interval=file.layout.interval, layout=file.layout.name, rows=0, kept=0, bars=0,
+        quarantined={}, out_of_order=0, corrected=0, symbols=(), written=(), unchanged=(),
+    )  # fmt: skip
+
+
+def stored(lake: Lake, page: Page, batch: Batch) -> Iterator[tuple[date, int, int | None]]:
+    """Write the batch's sessions, two at a time and told in order; each gives its date, its rows and, where its bars
+    changed, how many stored ones got other values (None: nothing changed)."""
+    kept, bad, arrivals = (_by_session(frame) for frame in (batch.kept, batch.bad, batch.arrivals))
+
+    def store(session: date) -> tuple[date, int, int | None]:
+        bars = kept.get(session, batch.kept.clear()).drop("session", "late")
+        held = bad.get(session, batch.bad.clear()).drop("session")
+        _replace_of_page(lake, "quarantine", session, page, batch.interval, held)
+        _replace_of_page(lake, "arrivals", session, page, batch.interval, arrivals[session].drop("session"))
+        if page.instruments is not None and bars.height:
+            there = page.instruments.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))
+            _merge(lake, "instruments", session, there.select(*INSTRUMENTS), ["symbol"])
+        return session, len(bars) + len(held), _merge(lake, table_of(batch.interval), session, bars, KEY)
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        yield from pool.map(store, sorted(kept.keys() | bad.keys()))
+
+
+def _by_session(ordered: pl.DataFrame) -> dict[date, pl.DataFrame]:
+    """Slices of a frame that is sorted by session; no copies."""
+    runs = ordered["session"].rle().struct.unnest().with_columns(start=pl.col("len").cum_sum() - pl.col("len"))
+    return {session: ordered.slice(start, length) for length, session, start in runs.iter_rows()}
+
+
+def _replace_of_page(lake: Lake, table: str, session: date, page: Page, interval: str, rows: pl.DataFrame) -> None:
+    """Rows of one page in a table, in place of what an earlier import of the same content wrote there."""
+    if not lake.has(table, session):
+        if rows.height:
+            lake.write(table, session, rows)
+        return
+    stored = lake.read(table, session)
+    others = stored.filter((pl.col("origin_id") != page.origin_id) | (pl.col("interval") != interval))
+    merged = pl.concat([others, rows]).sort("origin", "origin_id", "interval", maintain_order=True)
+    if not merged.equals(stored):
+        lake.write(table, session, merged)
+
+
+def _merge(lake: Lake, table: str, session: date, rows: pl.DataFrame, key: Iterable[str]) -> int | None:
+    """Add rows to a session, those of a stored key in its place. How many of these differed; None where nothing
+    changed."""
+    if not lake.has(table, session):
+        if rows.height:
+            lake.write(table, session, rows)
+        return 0 if rows.height else None
+    stored, columns = lake.read(table, session), list(key)
+    if stored.equals(rows):
+        return None
+    others = stored.join(rows, on=columns, how="anti")
+    merged = pl.concat([others, rows]).sort(columns)
+    if merged.equals(stored):
+        return None
+    lake.write(table, session, merged)
+    same = stored.join(rows, on=rows.columns, how="semi", nulls_equal=True).height
+    return stored.height - others.height - same
+
+
+def assess(lake: Lake, calendar: SessionHours, sessions: Iterable[date]) -> None:
+    """The table data_quality of these sessions and of those after them, whose findings follow from them; written only
+    where it changes."""
+    for session, findings in assess_sessions(lake, calendar, set(sessions) - {NO_SESSION}):
+        if not (lake.has("data_quality", session) and lake.read("data_quality", session).equals(findings)):
+            lake.write("data_quality", session, findings)
+
+
+def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> PageReport:
+    with_bars = set(batch.kept["session"].unique())
+    return PageReport(
+        origin=page.origin,
+        interval=batch.interval,
+        rows=page.bars.height,
+        kept=batch.used,
+        bars=batch.kept.height,
+        quarantined=_most_frequent_first(dict(batch.bad.group_by("rule").len().iter_rows())),
+        out_of_order=int(batch.kept["late"].sum()),
+        corrected=sum(n or 0 for n in outcomes.values()),
+        symbols=tuple(batch.kept["symbol"].unique().sort()),
+        written=tuple(sorted(s for s in with_bars if outcomes[s] is not None)),
+        unchanged=tuple(sorted(s for s in with_bars if outcomes[s] is None)),
+    )
+
+
+def _most_frequent_first(counts: dict[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,1 @@
+"""What prices of options say: chains, volatilities, open interest."""
