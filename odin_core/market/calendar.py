@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 
 from odin_core.errors import OdinError
 from odin_core.market.calendar_rules import NotInLibrary, rules_of
-from odin_core.market.profile import BadProfile, Halt, MarketProfile, SpecialSession
+from odin_core.market.profile import MarketProfile
+from odin_core.market.profile_fields import Halt, SpecialSession, Unfit
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
@@ -133,16 +134,22 @@ class SessionCalendar:
 def session_calendar(profile: MarketProfile) -> SessionCalendar:
     """The calendar of a market; built once per process for equal facts.
 
-    Raises BadProfile for a calendar that the library does not know or that does not cover the profile's bounds."""
-    return _build(
-        profile.name,
-        profile.calendar,
-        LocalTimes(profile.open, profile.close, ZoneInfo(profile.timezone), profile.opens_day_before),
-        (profile.calendar_first, profile.calendar_last),
-        profile.special_sessions,
-        profile.non_sessions,
-        profile.halts,
-    )
+    Raises BadProfile for a calendar that the library does not know or that does not cover the profile's bounds, and for
+    a halt outside every session."""
+    try:
+        return _build(
+            profile.name,
+            profile.calendar,
+            LocalTimes(profile.open, profile.close, ZoneInfo(profile.timezone), profile.opens_day_before),
+            (profile.calendar_first, profile.calendar_last),
+            profile.special_sessions,
+            profile.non_sessions,
+            profile.halts,
+        )
+    except NotInLibrary as mistake:
+        raise profile.wrong(mistake.field, mistake.value, mistake.rule) from None
+    except Unfit as mistake:
+        raise profile.wrong("halts", mistake.value, mistake.rule) from None
 
 
 class LocalTimes(NamedTuple):
@@ -171,10 +178,7 @@ def _build(
     halts: tuple[Halt, ...],
 ) -> SessionCalendar:
     first, last = bounds
-    try:
-        rules = rules_of(calendar, first, last)
-    except NotInLibrary as mistake:
-        raise BadProfile(market, mistake.field, mistake.value, mistake.rule) from None
+    rules = rules_of(calendar, first, last)
     times = dict.fromkeys(rules.days, regular)
     opens, closes = (_in_zone(found, rules.zone, regular.zone) for found in (rules.opens, rules.closes))
     for day in times.keys() & (opens.keys() | closes.keys()):
@@ -182,7 +186,7 @@ def _build(
     times |= {s.date: regular._replace(open=s.open, close=s.close) for s in special if first <= s.date <= last}
     for day in closed:
         times.pop(day, None)
-    return SessionCalendar(market, times, _halts(market, halts, times, bounds), first, last)
+    return SessionCalendar(market, times, _halts(halts, times, bounds), first, last)
 
 
 def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
@@ -197,9 +201,9 @@ def _in_zone(found: Mapping[date, time], theirs: ZoneInfo, zone: ZoneInfo) -> di
 
 
 def _halts(
-    market: str, halts: tuple[Halt, ...], times: Mapping[date, LocalTimes], bounds: tuple[date, date]
+    halts: tuple[Halt, ...], times: Mapping[date, LocalTimes], bounds: tuple[date, date]
 ) -> dict[date, tuple[Hours, ...]]:
-    """Halts within the bounds, by session. Raises BadProfile for one that does not lie inside a session."""
+    """Halts within the bounds, by session. Raises Unfit for one that does not lie inside a session."""
     found: dict[date, tuple[Hours, ...]] = {}
     first, last = bounds
     for halt in sorted((h for h in halts if first <= h.date <= last), key=lambda h: (h.date, h.start)):
@@ -207,6 +211,6 @@ def _halts(
         span = local and Hours(*(_instant(halt.date, edge, local.zone) for edge in (halt.start, halt.end)))
         session = local and local.hours(halt.date)
         if span is None or session is None or not session.open <= span.open < span.close <= session.close:
-            raise BadProfile(market, "halts", f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
+            raise Unfit(f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
         found[halt.date] = (*found.get(halt.date, ()), span)
     return found

@@ -206,7 +206,7 @@ def _exchange(market: str, seed: int, edge: float) -> "SyntheticExchange":
     from odin_core.market.synthetic import SyntheticExchange
 
     profile = load_profile(market)
-    return SyntheticExchange(profile, seed=seed, edge=edge, symbols=int(profile.source["symbols"]))
+    return SyntheticExchange(profile, seed=seed, edge=edge, symbols=profile.source.get("symbols", 50))
 
 
 def holdings(lake: Lake, market: str) -> dict[str, Any]:

@@ -1,25 +1,27 @@
 """A market's profile: its calendar, hours, units, costs and source, as facts read from one YAML file.
 
 A new market is one more file, in `profiles/` or in the folder `markets/` where ODIN is started; `base: other` starts
-from another file and replaces what it names. Sessions are computed in `market.calendar`, what a symbol's lots are in
-`market.terms`; what cost and execution numbers mean is said in `odin_core.execution`."""
+from another file and replaces what it names. docs/markets.md lists every field. Sessions are computed in
+`market.calendar`, what a symbol's lots are in `market.terms`; what cost and execution numbers mean is said in
+`odin_core.execution`."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import date, time
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from odin_core.errors import OdinError, nearest
-from odin_core.market.terms import NoTerms, Terms, terms_of
+from odin_core.market.profile_fields import PARSERS, Halt, Origin, SpecialSession, Unfit, foreign_hours
+from odin_core.market.terms import Terms, terms_of
 
 PROFILES = Path(__file__).with_name("profiles")
 OWN_MARKETS = Path("markets")
 VOLUMES = ("traded", "contracts", "ticks", "none")
 SIDES = ("long", "short")
-OWN_SOURCES = ("files", "synthetic")  # the others are the modules of `market.sources`
+FILES = {"kind": "files"}  # needs no check, which would bring the sources' libraries
 
 
 class UnknownMarket(OdinError):
@@ -31,33 +33,16 @@ class UnknownMarket(OdinError):
 
 
 class BadProfile(OdinError):
-    def __init__(self, name: str, field: str, value: object, rule: str) -> None:
-        super().__init__(f"profile of market {name!r}: {field} is {value!r}, but {rule}; correct profiles/{name}.yaml")
+    """A field with a value that it cannot have. `origin`: where the profile was read; None for one made in code."""
+
+    def __init__(self, name: str, field: str, value: object, rule: str, origin: Origin | None = None) -> None:
+        way_out = origin.way_out(field) if origin else "correct it"
+        super().__init__(f"profile of market {name!r}: {field} is {value!r}, but {rule}; {way_out}")
 
 
 class NothingToPlant(OdinError):
     def __init__(self, market: str) -> None:
         super().__init__(f"an edge is planted in a synthetic market, and {market} has real bars; leave --edge out")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpecialSession:
-    """A session that the calendar library misses, or whose hours differ. Local times; `why` is for people."""
-
-    date: date
-    open: time
-    close: time
-    why: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halt:
-    """Hours within a session in which the whole market stood still, local times: no bars are expected then."""
-
-    date: date
-    start: time
-    end: time
-    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +87,7 @@ class MarketProfile:
     range_first: date | None = None
     range_last: date | None = None
     interest_rates: tuple[tuple[date, float], ...] = ()  # (decided on, per year, continuously compounded), ascending
+    origin: Origin | None = field(default=None, compare=False, repr=False)  # no field of the file
 
     def __post_init__(self) -> None:
         ordered = self.calendar_first <= self.first_partition < self.calendar_last
@@ -111,7 +97,9 @@ class MarketProfile:
         self._require("lot_size", self.lot_size > 0, "it must be positive")
         self._require("capital", self.capital > 0, "it must be positive")
         self._require("carry_overnight", set(self.carry_overnight) <= set(SIDES), f"sides are {', '.join(SIDES)}")
-        self._require("decision_points", len(self.decision_points) > 0, "a session needs at least one")
+        self._require(
+            "decision_points", self.decision_points == ("close",), "the close is the only one there is so far"
+        )
         self._require_centres()
         spans = not self.opens_day_before or self.open >= self.close
         self._require("opens_day_before", spans, "hours that end later on the day they begin do not span midnight")
@@ -119,11 +107,15 @@ class MarketProfile:
         try:
             ZoneInfo(self.timezone)
         except (KeyError, ValueError, OSError):
-            raise BadProfile(self.name, "timezone", self.timezone, "it must be an IANA name") from None
+            raise self.wrong("timezone", self.timezone, "it must be an IANA name") from None
+
+    def wrong(self, field: str, value: object, rule: str) -> BadProfile:
+        """The error for a field of this profile, to be raised."""
+        return BadProfile(self.name, field, value, rule, self.origin)
 
     def _require(self, field: str, holds: bool, rule: str) -> None:
         if not holds:
-            raise BadProfile(self.name, field, getattr(self, field), rule)
+            raise self.wrong(field, getattr(self, field), rule)
 
     def interest_rate(self, day: date) -> float:
         """The rate per year that was decided last before a day (one of that day is not known at its open); what option
@@ -139,13 +131,14 @@ class MarketProfile:
             self._require("centres", set(self.centres) <= set(CENTRES), f"centres are {', '.join(CENTRES)}")
 
     def _require_source(self) -> None:
-        kind = self.source.get("kind")
-        if kind in OWN_SOURCES:
+        if self.source == FILES:
             return
-        from odin_core.market.sources.source import source_kinds
+        from odin_core.market.sources.settings import check_settings
 
-        kinds = (*OWN_SOURCES, *source_kinds())
-        self._require("source", kind in kinds, f"its kind must be one of {', '.join(kinds)}")
+        try:
+            check_settings(self.source)
+        except Unfit as mistake:
+            raise self.wrong("source", mistake.value, mistake.rule) from None
 
     def terms(self, symbol: str, on: date) -> Terms:
         """Tick and lot size of a symbol on a date, for a contract of its expiry: its own, else those of the root that
@@ -199,130 +192,65 @@ def load_profile(name: str, folders: tuple[Path, ...] | None = None) -> MarketPr
 
 @lru_cache(maxsize=64)
 def _load(name: str, folders: tuple[Path, ...]) -> MarketProfile:
-    raw = _read(name, folders)
-    known = {entry.name: entry for entry in fields(MarketProfile)}
+    raw, origin = _read(name, folders)
+    known = {entry.name: entry for entry in fields(MarketProfile) if entry.name not in ("name", "origin")}
     for key in raw:
         if key not in known:
-            raise BadProfile(name, key, raw[key], f"no such field exists; {nearest(key, known)}")
+            raise BadProfile(name, key, raw[key], f"no such field exists; {nearest(key, known)}", origin)
     for key, entry in known.items():
         needed = entry.default is MISSING and entry.default_factory is MISSING
-        if key != "name" and key not in raw and needed:
-            raise BadProfile(name, key, None, "it is required")
-    parsed = {key: _PARSERS.get(key, _as_is)(name, key, value) for key, value in raw.items()}
-    return MarketProfile(name=name, **parsed)
+        if key not in raw and needed:
+            raise BadProfile(name, key, None, "it is required", origin)
+    parsed = {key: _parsed(name, key, value, origin) for key, value in raw.items()}
+    return MarketProfile(name=name, origin=origin, **parsed)
 
 
-def _read(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _parsed(name: str, field: str, value: object, origin: Origin) -> Any:
+    if field not in PARSERS:
+        return value
+    try:
+        return PARSERS[field](value)
+    except Unfit as mistake:
+        raise BadProfile(name, field, mistake.value, mistake.rule, origin) from None
+
+
+def _read(name: str, folders: tuple[Path, ...], seen: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Origin]:
+    """The fields of a market's file on top of its base's, and where each was said."""
     import yaml  # 15 ms, only needed once a market is named
 
     paths = [path for folder in folders if (path := folder / f"{name}.yaml").is_file()]
+    if not paths and seen:
+        rule = f"no market is called so; {nearest(name, profile_names(folders))}"
+        raise BadProfile(seen[-1].stem, "base", name, rule, Origin(seen[-1], {}))
     if not paths:
         raise UnknownMarket(name, folders)
     path = next((path for path in paths if path not in seen), None)
     if path is None:
         chain = " -> ".join(found.stem for found in (*seen, paths[0]))
-        raise BadProfile(name, "base", chain, "a profile cannot start from itself")
+        raise BadProfile(name, "base", chain, "a profile cannot start from itself", Origin(seen[-1], {}))
+    origin = Origin(path, {})
     try:
         raw = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise BadProfile(name, "file", str(path), f"it is not YAML ({str(error).splitlines()[0]})") from None
+        rule = f"it is not YAML ({str(error).splitlines()[0]})"
+        raise BadProfile(name, "file", str(path), rule, origin) from None
     if not isinstance(raw, dict):
-        raise BadProfile(name, "file", str(path), "it must be a mapping of fields")
+        raise BadProfile(name, "file", str(path), "it must be a mapping of fields", origin)
     base = raw.pop("base", None)
-    return raw if base is None else _read(str(base), folders, (*seen, path)) | raw
+    return (
+        (raw, origin)
+        if base is None
+        else _on_base(name, raw, str(base), _read(str(base), folders, (*seen, path)), path)
+    )
 
 
-def _as_is(name: str, field: str, value: object) -> object:
-    return value
-
-
-def _date(name: str, field: str, value: object) -> date:
-    if not isinstance(value, date):
-        raise BadProfile(name, field, value, "it must be a date, YYYY-MM-DD")
-    return value
-
-
-def _time(name: str, field: str, value: object) -> time:
-    try:
-        return time.fromisoformat(cast(str, value))
-    except (TypeError, ValueError):
-        raise BadProfile(name, field, value, 'it must be a quoted local time, as in "09:15"') from None
-
-
-def _number(name: str, field: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadProfile(name, field, value, "it must be a number")
-    return value
-
-
-def _list(name: str, field: str, value: object) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadProfile(name, field, value, "it must be a list")
-    return value
-
-
-def _strings(name: str, field: str, value: object) -> tuple[str, ...]:
-    return tuple(str(item) for item in _list(name, field, value))
-
-
-def _dates(name: str, field: str, value: object) -> tuple[date, ...]:
-    return tuple(_date(name, field, item) for item in _list(name, field, value))
-
-
-def _mapping(name: str, field: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise BadProfile(name, field, value, "it must be a mapping")
-    return value
-
-
-def _flag(name: str, field: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise BadProfile(name, field, value, "it must be true or false")
-    return value
-
-
-def _dated(edges: tuple[str, str], make: Callable[..., Any]) -> Callable[[str, str, object], tuple[Any, ...]]:
-    """A parser of lists whose entries have two local times, a reason, and either a `date` or several `dates`."""
-
-    def parse(name: str, field: str, value: object) -> tuple[Any, ...]:
-        found = []
-        for item in _list(name, field, value):
-            if not isinstance(item, dict) or set(item) not in ({"date", *edges, "why"}, {"dates", *edges, "why"}):
-                raise BadProfile(
-                    name, field, item, f"each entry has exactly date (or dates), {', '.join(edges)} and why"
-                )
-            days = _dates(name, field, item["dates"] if "dates" in item else [item["date"]])
-            hours = {edge: _time(name, f"{field}.{edge}", item[edge]) for edge in edges}
-            found += [make(date=day, why=str(item["why"]), **hours) for day in days]
-        return tuple(found)
-
-    return parse
-
-
-def _instruments(name: str, field: str, value: object) -> dict[str, Terms]:
-    entries = _mapping(name, field, value)
-    try:
-        return {str(symbol): Terms.parse(str(symbol), entry) for symbol, entry in entries.items()}
-    except NoTerms as mistake:
-        raise BadProfile(name, field, mistake.entry, mistake.rule) from None
-
-
-def _rates(name: str, field: str, value: object) -> tuple[tuple[date, float], ...]:
-    steps = _mapping(name, field, value).items()
-    return tuple(sorted((_date(name, field, first), float(_number(name, field, rate))) for first, rate in steps))
-
-
-_PARSERS = {
-    **dict.fromkeys(("calendar_first", "calendar_last", "range_first", "range_last"), _date),
-    **dict.fromkeys(("first_partition", "last_partition"), _date),
-    **dict.fromkeys(("open", "close"), _time),
-    **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
-    **dict.fromkeys(("source", "costs", "execution"), _mapping),
-    **dict.fromkeys(("carry_overnight", "untradable", "underlyings_in", "decision_points", "centres"), _strings),
-    "special_sessions": _dated(("open", "close"), SpecialSession),
-    "halts": _dated(("start", "end"), Halt),
-    "non_sessions": _dates,
-    "opens_day_before": _flag,
-    "instruments": _instruments,
-    "interest_rates": _rates,
-}
+def _on_base(
+    name: str, raw: dict[str, Any], base: str, below: tuple[dict[str, Any], Origin], path: Path
+) -> tuple[dict[str, Any], Origin]:
+    inherited, its_origin = below
+    said_in = {field: its_origin.inherited.get(field, its_origin.file) for field in inherited if field not in raw}
+    if mixed := foreign_hours(raw, inherited):
+        field, kept = mixed
+        rule = f"{kept} would stay as the base {base!r} has them, for another exchange; write them too"
+        raise BadProfile(name, field, raw[field], rule, Origin(path, {}))
+    return inherited | raw, Origin(path, said_in)

@@ -144,7 +144,7 @@ def test_without_its_halts_the_test_of_the_recovery_site_had_two_short_sittings(
 def test_a_halt_outside_its_session_is_the_profile_s_fault(tmp_path, start):
     halt = f'{{date: 2023-01-04, start: "{start}", end: "15:45", why: test}}'
     (tmp_path / "shut.yaml").write_text(f"base: nse\nhalts: [{halt}]\n")
-    with pytest.raises(BadProfile, match=r"halts is '2023-01-04 .*inside a session.*profiles/shut\.yaml"):
+    with pytest.raises(BadProfile, match=r"halts is '2023-01-04 .*inside a session.*/shut\.yaml$"):
         session_calendar(load_profile("shut", (tmp_path, PROFILES)))
 
 

@@ -8,7 +8,7 @@ import pytest
 from realdata import market_file
 
 from odin_core.errors import OdinError
-from odin_core.market.profile import BadProfile, UnknownMarket, load_profile, profile_names
+from odin_core.market.profile import PROFILES, BadProfile, UnknownMarket, load_profile, profile_names
 from odin_core.market.sources.source import source_kinds
 
 MINIMAL = """
@@ -55,6 +55,44 @@ def test_a_profile_starts_from_its_base_and_replaces_what_it_names(tmp_path):
     profile = load_profile("paper", written(tmp_path, "base: us\ncapital: 5000\n", name="paper"))
     assert profile.capital == 5000
     assert profile.calendar == "XNYS"
+
+
+def test_a_wrong_value_from_the_base_is_to_be_mended_in_the_market_s_own_file(tmp_path, monkeypatch):
+    (tmp_path / "markets").mkdir()
+    written(tmp_path / "markets", "base: us\ncalendar_last: 2010-12-31\n", name="mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadProfile, match=r"first_partition.*with the base, from .*/us.yaml: write .* in markets/mine"):
+        load_profile("mine")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        pytest.param("base: us\ncalendar: XETR\ntimezone: Europe/Berlin\n", "open, close", id="hours"),
+        pytest.param("base: us\ncalendar: XTSE\n", "timezone, open, close", id="the zone and hours"),
+        pytest.param("base: us\ntimezone: Europe/Berlin\nopen: '15:30'\n", "close", id="one hour of two"),
+        pytest.param(
+            "base: nse\ncalendar: XETR\ntimezone: Europe/Berlin\nopen: '09:00'\nclose: '17:30'\n",
+            "special_sessions, halts", id="evenings and halts of another exchange",
+        ),
+        pytest.param(
+            "base: metals\ncalendar: XNYS\nopen: '09:30'\nclose: '16:00'\ntimezone: America/New_York\n",
+            "special_sessions, opens_day_before", id="an open on the day before",
+        ),
+    ],
+)  # fmt: skip
+def test_another_calendar_or_zone_does_not_keep_the_hours_of_the_base(tmp_path, text, kept):
+    folders = (*written(tmp_path, text, name="mine"), PROFILES)
+    with pytest.raises(BadProfile, match=f", but {kept} would stay as the base '.*' has them.*correct .*/mine.yaml"):
+        load_profile("mine", folders)
+
+
+def test_hours_that_are_said_with_the_calendar_or_the_same_calendar_again_are_fine(tmp_path):
+    own = "calendar: XETR\ntimezone: Europe/Berlin\nopen: '09:00'\nclose: '17:30'\n"
+    frankfurt = load_profile("mine", (*written(tmp_path, f"base: us\n{own}", name="mine"), PROFILES))
+    assert (frankfurt.timezone, frankfurt.close, frankfurt.lot_size) == ("Europe/Berlin", time(17, 30), 1)
+    again = load_profile("same", (*written(tmp_path, "base: us\ncalendar: XNYS\n", name="same"), PROFILES))
+    assert again.open == load_profile("us").open
 
 
 def test_the_demo_trades_on_nse_terms():
@@ -115,11 +153,26 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("instruments: {A: {lot_size: {soon: 5}}}", "instruments.*dates", id="lot from no date"),
         pytest.param("instruments: {A: }", "instruments.*tick_size, lot_size", id="instrument without terms"),
         pytest.param("base: us", "base is 'us -> us'.*itself", id="its own base"),
+        pytest.param("base: uss", "base is 'uss', but no market is called so; did you mean us", id="no such base"),
+        pytest.param("tradable: 1", "tradable is 1.*true or false", id="a number for yes"),
+        pytest.param("decision_points: [open]", "decision_points.*close is the only one", id="unknown decision"),
+        pytest.param(
+            "source: {kind: files, symbols: [A]}", "source is {'symbols': .*kind files has no", id="another's"
+        ),
+        pytest.param("source: {kind: kite, symbls: [A]}", "source is {'symbls': .*did you mean symbols", id="misspelt"),
+        pytest.param("source: {kind: postgres, schemas: a}", "source is {'schemas'.*mean schema", id="one letter more"),
+        pytest.param("source: {kind: kite, symbols: TCS}", "symbols must be a list of names", id="a name for a list"),
+        pytest.param("source: {kind: kite, symbols: [TCS, ON]}", "a list of names.*quote", id="a name that is true"),
+        pytest.param("source: {kind: kite, recheck: -1}", "recheck must be a whole number", id="negative recheck"),
+        pytest.param("source: {kind: kite, interval: 5min}", "'5min' is no interval", id="unknown interval"),
+        pytest.param(
+            "source: {kind: synthetic, symbols: [A]}", "symbols must be a whole number", id="a list, no number"
+        ),
     ],
 )
 def test_a_wrong_field_is_named_with_its_rule_and_its_file(tmp_path, line, message):
     kept = [kept for kept in MINIMAL.splitlines() if kept.split(":")[0] != line.split(":")[0]]
-    with pytest.raises(BadProfile, match=f"market 'us'.*{message}.*correct profiles/us.yaml"):
+    with pytest.raises(BadProfile, match=f"market 'us'.*{message}.*; correct {tmp_path}/us.yaml$"):
         load_profile("us", written(tmp_path, "\n".join([*kept, line])))
 
 
@@ -166,7 +219,7 @@ def test_a_missing_field_is_named(tmp_path):
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "open: [\n"])
 def test_a_file_that_is_no_mapping_is_an_error_of_the_user(tmp_path, text):
-    with pytest.raises(OdinError, match=r"correct profiles/us\.yaml"):
+    with pytest.raises(OdinError, match=f"correct {tmp_path}/us.yaml$"):
         load_profile("us", written(tmp_path, text))
 
 

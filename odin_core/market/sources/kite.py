@@ -51,6 +51,10 @@ SECRETS = {
     "KITE_API_SECRET": "of the same app; used for the daily login only",
     "KITE_ACCESS_TOKEN": "from today's login",
 }
+SETTINGS = {
+    "exchange": "NSE (with its indices; the default), BSE, NFO, BFO, CDS or MCX",
+    "url": "another address than the vendor's",
+}
 FOR_BARS = ("KITE_API_KEY", "KITE_ACCESS_TOKEN")
 FOR_LOGIN = ("KITE_API_KEY", "KITE_API_SECRET")
 WAY_OUT = "log in again (`odin data login`) and put the new KITE_ACCESS_TOKEN into .env"

@@ -25,6 +25,7 @@ from odin_core.market.sources.source import (
 T = TypeVar("T")
 KIND = "postgres"
 SECRETS = {URL: "the database as postgresql://user:password@host:5432/name"}
+SETTINGS = {"schema": "where its tables lie"}
 PUBLIC = "public"
 
 

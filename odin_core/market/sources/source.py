@@ -142,7 +142,7 @@ def source_kinds() -> list[str]:
     """Kinds that a profile may name and that are asked for bars; `files` and `synthetic` need no asking."""
     folder = __package__ or ""
     names = (module.name for module in iter_modules(import_module(folder).__path__))
-    return sorted(name for name in names if name not in ("source", "calls"))
+    return sorted(name for name in names if name not in ("source", "calls", "settings"))
 
 
 def open_source(settings: Mapping[str, Any], around: Around) -> Source:

@@ -54,6 +54,7 @@ SECRETS = {
     "TRADELOCKER_PASSWORD": "of the same login",
     "TRADELOCKER_SERVER": "the broker's server, as the login page asks for it",
 }
+SETTINGS = {"url": "the system: that of demo accounts by default, https://live.tradelocker.com for live ones"}
 WAY_OUT = "correct TRADELOCKER_USERNAME, TRADELOCKER_PASSWORD or TRADELOCKER_SERVER in .env"
 DEMO = "https://demo.tradelocker.com"
 RESOLUTIONS = {  # interval → the vendor's name and length; its capital M is a month

@@ -35,6 +35,12 @@ SECRETS = {
     "TRADOVATE_CID": "client id of the API key",
     "TRADOVATE_SECRET": "secret of the API key",
 }
+SETTINGS = {
+    "environment": "live (the default) or demo",
+    "products": "roots, as in ES: each contract of them is an instrument, as those of symbols are",
+    "url": "another address than the vendor's for requests",
+    "market_data_url": "another address than the vendor's for the socket of market data",
+}
 ROOTS = {name: f"https://{name}.tradovateapi.com/v1" for name in ("live", "demo")}
 MARKET_DATA = "wss://md.tradovateapi.com/v1/websocket"
 WIDTHS = {"1m": 1, "5m": 5, "15m": 15, "60m": 60}
