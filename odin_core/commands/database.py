@@ -93,14 +93,11 @@ def status(home: Path, market: str, json_output: bool) -> None:
 
 
 def _database(market: str) -> "Database":
-    """The market's schema: the one that its profile's source names, otherwise one with the market's name."""
     from odin_core.market.database.connection import Database
-    from odin_core.market.sources.postgres import KIND, PUBLIC, SECRETS
+    from odin_core.market.sources.postgres import KIND, SECRETS, schema_of
 
-    source = load_profile(market).source
-    schema = source.get("schema", PUBLIC) if source["kind"] == KIND else market
     (url,) = around().require(KIND, SECRETS).values()
-    return Database(url, str(schema))
+    return Database(url, schema_of(load_profile(market).source, market))
 
 
 def _lake(home: Path, market: str) -> "Lake":

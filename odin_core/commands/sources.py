@@ -1,6 +1,8 @@
 """`odin data fetch|check|login|tap|compact`: what is asked of a market's source."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -42,12 +44,18 @@ def fetch(
     recheck: int | None,
     json_output: bool,
 ) -> None:
-    """Bring bars from the market's source: only what is missing, so the same command goes on after a stop."""
+    """Bring bars from the market's source: only what is missing, so the same command goes on after a stop.
+
+    Status 1 where the source refused a symbol; the others are there."""
     from odin_core.home import open_home
     from odin_core.market.intake.fetching import fetch_market, sessions_to_fetch
 
     profile, opened, surroundings = load_profile(market), open_home(home), around()
-    with opened.writer(f"odin data fetch --market {market}"), text.progress_bar("fetch", sys.stderr.isatty()) as bar:
+    with (
+        opened.writer(f"odin data fetch --market {market}"),
+        text.progress_bar("fetch", sys.stderr.isatty()) as bar,
+        _what_was_fetched_is_kept(),
+    ):
         report = fetch_market(
             opened,
             profile,
@@ -61,6 +69,18 @@ def fetch(
             progress=lambda step: bar(step.done, step.total, f"{step.window} {step.symbol}"),
         )
     emit(report.to_dict(), json_output, lambda _: report.to_text())
+    sys.exit(1 if report.refused else 0)
+
+
+@contextmanager
+def _what_was_fetched_is_kept() -> Iterator[None]:
+    """Add to what ended a fetch that it was not for nothing."""
+    from odin_core.market.sources.source import SourceUnavailable, TokenExpired
+
+    try:
+        yield
+    except (SourceUnavailable, TokenExpired) as error:
+        raise OdinError(f"{error}. What was fetched is kept") from error
 
 
 @click.command()
@@ -114,7 +134,7 @@ def tap(
     from odin_core.market.sources.source import Streams, open_source
 
     profile, opened, surroundings = load_profile(market), open_home(home), around()
-    source = open_source(profile.source, surroundings) if can_fetch(profile) else None
+    source = open_source(profile.source, surroundings, market=market) if can_fetch(profile) else None
     if source is None:
         raise NothingToAsk(market, profile.source["kind"])
     if not isinstance(source, Streams):

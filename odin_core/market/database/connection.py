@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 URL = "ODIN_MARKET_DATABASE_URL"  # the name of the secret
 LOST = ("08", "40", "53", "57P")  # SQLSTATE: connection lost, deadlock, out of resources, server going up or down
 UNKNOWN_TABLE = "42P01"
+UNKNOWN_TABLE_REMEDY = (
+    "; make the tables with `odin database migrate`, or say where they lie: source: {kind: postgres, schema: …}"
+)
 COMING_UP = ("terminating connection", "the database system is", "too many clients", "remaining connection slots")
 
 
@@ -85,7 +88,7 @@ class Database:
     def _in_our_words(self, error: Any) -> OdinError:
         state, message = error.sqlstate or "", str(error)
         passing = state.startswith(LOST) if state else "FATAL:" not in message or any(s in message for s in COMING_UP)
-        remedy = "; make the tables with `odin database migrate`" if state == UNKNOWN_TABLE else ""
+        remedy = UNKNOWN_TABLE_REMEDY if state == UNKNOWN_TABLE else ""
         return (DatabaseUnavailable if passing else DatabaseRefused)(self.where, self.safe(message) + remedy)
 
     def safe(self, message: str) -> str:

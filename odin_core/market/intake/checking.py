@@ -42,7 +42,9 @@ def check_freshness(home: Home, profile: MarketProfile, around: Around) -> Findi
     if profile.source["kind"] == "synthetic":
         return Finding("fresh", True, "the market makes its own bars")
     state = freshness(home.lake(profile.name), "price_history", session_calendar(profile), as_of=around.now())
-    way_out = f"; bring them in: odin data {'fetch' if can_fetch(profile) else 'import FILE…'} --market {profile.name}"
+    bring = "fetch" if can_fetch(profile) else "import FILE…"
+    begin = " --start YYYY-MM-DD" if can_fetch(profile) and state.last is None else ""
+    way_out = f"; bring them in: odin data {bring} --market {profile.name}{begin}"
     return Finding("fresh", state.is_fresh, state.to_text() + ("" if state.is_fresh else way_out))
 
 
@@ -52,7 +54,7 @@ def check_token(profile: MarketProfile, around: Around) -> Finding | None:
         return None
     kind = profile.source["kind"]
     try:
-        source = open_source(profile.source, around)
+        source = open_source(profile.source, around, market=profile.name)
         if not isinstance(source, HasToken):
             return None
         state = source.token()

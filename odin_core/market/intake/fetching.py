@@ -68,6 +68,12 @@ class NothingToAsk(OdinError):
         )
 
 
+class EmptyRange(OdinError):
+    def __init__(self, market: str, start: date, end: date, *, given: bool) -> None:
+        what = f"the first session asked for of {market}, {start}, lies after the last, {end}"
+        super().__init__(what if given else f"{what}; for earlier ones than the lake has say --start, too")
+
+
 class NotOverYet(OdinError):
     def __init__(self, market: str, session: date, close: datetime) -> None:
         super().__init__(
@@ -148,7 +154,7 @@ def sessions_to_fetch(
 ) -> list[date]:
     """The sessions of start..end. By default they begin with the last one in the lake, or `recheck` sessions before its
     end, and go on to the last that is over at `as_of`. Raises NoFirstSession where the lake has none and no start is
-    given, and the calendar's errors."""
+    given, EmptyRange where start lies after end, and the calendar's errors."""
     calendar = session_calendar(profile)
     table = table_of(interval or profile.source.get("interval", "1m"))
     have = home.lake(profile.name).sessions(table)
@@ -156,7 +162,10 @@ def sessions_to_fetch(
         raise NoFirstSession(profile.name)
     last = end or min(as_of.date() + timedelta(days=1), calendar.last)
     back = profile.source.get("recheck", 0) if recheck is None else recheck
-    sessions = calendar.sessions(start or have[-min(max(back, 1), len(have))], last)
+    first = start or have[-min(max(back, 1), len(have))]
+    if end and first > end:
+        raise EmptyRange(profile.name, first, end, given=start is not None)
+    sessions = calendar.sessions(first, last)
     return sessions if end else [s for s in sessions if calendar.hours(s).close <= as_of]
 
 
@@ -177,7 +186,7 @@ def fetch_market(
     if not can_fetch(profile):
         raise NothingToAsk(profile.name, settings["kind"])
     return fetch(
-        lambda: open_source(settings, around),
+        lambda: open_source(settings, around, market=profile.name),
         settings["kind"],
         tuple(symbols) or tuple(settings.get("symbols", ())),
         sessions,

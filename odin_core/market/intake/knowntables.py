@@ -4,7 +4,9 @@ A partition holds the rows that were first known at the close of its session, so
 one. What a file brought is replaced whole when it comes again; what of it broke a rule lies in one quarantine table
 with the rule, so nothing is dropped."""
 
+import csv
 import hashlib
+import io
 from bisect import bisect_left
 from datetime import date, datetime, time
 from pathlib import Path
@@ -19,6 +21,7 @@ from odin_core.market.bars import UTC
 from odin_core.market.calendar import SessionCalendar
 
 NO_SESSION = date(1970, 1, 1)  # the quarantine's one partition
+GZIP = b"\x1f\x8b"
 DATES = ("%Y-%m-%d", "%Y%m%d", "%d-%b-%Y")
 ZONED = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")
 
@@ -52,18 +55,43 @@ def read_table(path: Path) -> SourceFile:
     Raises UnreadableTable."""
     try:
         content = path.read_bytes()
-        if path.suffix.lower() in (".csv", ".txt"):
-            headless = content[:1].isdigit()
-            frame = pl.read_csv(content, has_header=not headless, infer_schema=False)
-            frame.columns = [str(i) for i in range(frame.width)] if headless else frame.columns
-        else:
-            frame = pl.read_parquet(content)
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except FileNotFoundError:
+        raise UnreadableTable(path, "no such file") from None
+    except OSError as error:
+        raise UnreadableTable(path, f"it cannot be read ({error.strerror})") from error
+    if content.startswith(GZIP):
+        raise UnreadableTable(path, f"it is compressed; unpack it first: gunzip {path.name}")
+    try:
+        is_text = path.suffix.lower() in (".csv", ".txt")
+        frame = _read_text(path, content) if is_text else pl.read_parquet(content)
+    except (pl.exceptions.PolarsError, csv.Error) as error:
         raise UnreadableTable(path, f"not a readable Parquet or CSV file ({str(error).splitlines()[0]})") from error
     if frame.is_empty():
         raise UnreadableTable(path, "the file has no rows")
     named = frame.rename(lambda name: name.strip().lower().replace(" ", "_"))
     return SourceFile(path.name, hashlib.sha256(content).hexdigest()[:16], named)
+
+
+def _read_text(path: Path, content: bytes) -> pl.DataFrame:
+    try:
+        lines = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UnreadableTable(
+            path,
+            f"line {line} is not UTF-8 text; if it is Latin-1, as spreadsheets write it: iconv -f LATIN1 -t UTF-8 "
+            f"{path.name} > new.csv",
+        ) from None
+    rows = csv.reader(io.StringIO(lines))
+    width = len(next(rows, []))
+    long = next((len(row) for row in rows if len(row) > width), None)
+    if long is not None:
+        why = f"line {rows.line_num} has {long} fields and the first line {width}; quote a field that holds a comma"
+        raise UnreadableTable(path, why)
+    headless = lines[:1].isdigit()
+    frame = pl.read_csv(lines.encode(), has_header=not headless, infer_schema=False)
+    frame.columns = [str(i) for i in range(frame.width)] if headless else frame.columns
+    return frame
 
 
 def dates(column: pl.Series) -> pl.Series:

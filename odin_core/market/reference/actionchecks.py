@@ -2,7 +2,8 @@
 
 Vendors repeat an event a few days apart and apply both, so a price is adjusted twice. A split or bonus moves the open
 from the close before by its ratio, so raw prices say on which day it was; where there are none, closeness decides.
-A dividend is too small to be seen in prices. Nothing is decided about mergers and renames but exact repetitions."""
+A dividend is too small to be seen in prices, but below the price that it is paid out of. Nothing is decided about
+mergers and renames but exact repetitions."""
 
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -56,13 +57,15 @@ def check_events(events: pl.DataFrame, prices: pl.DataFrame, told: pl.DataFrame 
        be put off, otherwise the earlier.
     3. Amounts per share of the file's end become amounts per share held before the ex-date, by the splits that stay.
     4. Of two dividends within SAME_DIVIDEND whose amounts are equal, or, where they were per share of the file's end,
-       differ by a ratio that the symbol was split with, the later stays, with the smaller amount."""
+       differ by a ratio that the symbol was split with, the later stays, with the smaller amount.
+    5. A dividend of the last close before it or more is `above_price`, where that close is known."""
     sound = events.filter(pl.col("rule").is_null()).sort("row", "kind")
     unique, copies = _exact(sound)
     shares = unique.filter(pl.col("kind").is_in(SHARES))
     settled, notes, unseen = _settle_splits(shares, _nights(prices), _ratios(told, shares))
     stay = settled.filter(pl.col("rule").is_null())
     paid = _settle_dividends(_per_share_held(unique.filter(pl.col("kind") == "dividend"), stay), stay)
+    paid = _below_price(paid, prices)
     rest = unique.filter(~pl.col("kind").is_in([*SHARES, "dividend"]))
     moved, collided = _exact(stay)  # a date that was moved may have met another
     parts = [events.filter(pl.col("rule").is_not_null()), copies, settled.filter(pl.col("rule").is_not_null()),
@@ -71,9 +74,14 @@ def check_events(events: pl.DataFrame, prices: pl.DataFrame, told: pl.DataFrame 
 
 
 def windows(events: pl.DataFrame) -> pl.DataFrame:
-    """Where prices are wanted: symbol, first, last (dates) around each sound split and bonus."""
-    asked = events.filter(pl.col("rule").is_null() & pl.col("kind").is_in(SHARES))
-    return asked.select("symbol", first=pl.col("ex_date") - NEAR - NIGHT, last=pl.col("ex_date") + NEAR)
+    """Where prices are wanted: symbol, first, last (dates) around each sound split and bonus, before each dividend."""
+    sound = events.filter(pl.col("rule").is_null())
+    splits = sound.filter(pl.col("kind").is_in(SHARES))
+    paid = sound.filter(pl.col("kind") == "dividend")
+    return pl.concat([
+        splits.select("symbol", first=pl.col("ex_date") - NEAR - NIGHT, last=pl.col("ex_date") + NEAR),
+        paid.select("symbol", first=pl.col("ex_date") - NIGHT, last=pl.col("ex_date") - timedelta(days=1)),
+    ])  # fmt: skip
 
 
 def _exact(events: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -226,6 +234,18 @@ def _per_share_held(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFra
         .with_columns(pl.col("amount") * pl.col("times").fill_null(1.0))
         .select(dividends.columns)
     )
+
+
+def _below_price(dividends: pl.DataFrame, prices: pl.DataFrame) -> pl.DataFrame:
+    """Dividends with `above_price` where the last close before one, of the NIGHT before it, is not above the amount."""
+    closes = prices.select("symbol", "session", "close").sort("session")
+    before = dividends.sort("ex_date").join_asof(
+        closes, left_on="ex_date", right_on="session", by="symbol", tolerance=NIGHT, allow_exact_matches=False,
+        check_sortedness=False,
+    )  # fmt: skip
+    broken = pl.col("rule").is_null() & (pl.col("amount") >= pl.col("close"))
+    judged = pl.when(broken).then(pl.lit("above_price")).otherwise("rule")
+    return before.with_columns(rule=judged).select(dividends.columns)
 
 
 def _settle_dividends(dividends: pl.DataFrame, splits: pl.DataFrame) -> pl.DataFrame:

@@ -38,6 +38,7 @@ RULES: Final = {
     "conflict": "the same symbol, ex-date and kind as an earlier row, with other values",
     "repeated": "the same event on another date",
     "contradicted": "raw prices show no such split within ten days",
+    "above_price": "a dividend of the last raw close before it or more",
 }
 YAHOO: Final = {"dividends": "dividend", "stock_splits": "split", "splits": "split", "date": "ts", "ex_date": "ts"}
 FACTORS: Final = ("date", "price_factor", "split_factor", "ref_price")

@@ -2,8 +2,8 @@
 
     source: {kind: postgres, schema: nse, symbols: [INFY, TCS]}
 
-`schema` is where the tables lie (default: public). Their columns are those of `market.database`'s migrations; `odin
-database load` fills them from a lake. Times are the bars' starts; nothing is judged here."""
+`schema` is where the tables lie; default: the market's own name, as for `odin database load`, which fills them from a
+lake. Their columns are those of `market.database`'s migrations. Times are the bars' starts; nothing is judged here."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -25,14 +25,18 @@ from odin_core.market.sources.source import (
 T = TypeVar("T")
 KIND = "postgres"
 SECRETS = {URL: "the database as postgresql://user:password@host:5432/name"}
-SETTINGS = {"schema": "where its tables lie"}
-PUBLIC = "public"
+SETTINGS = {"schema": "where its tables lie; the market's name by default"}
 
 
 def connect(settings: Mapping[str, Any], around: Around) -> "PostgresSource":
     """The source of a profile's settings. Nothing is opened before it is asked. Raises MissingSecrets, BadAddress."""
     url = around.require(KIND, SECRETS)[URL]
-    return PostgresSource(Database(url, str(settings.get("schema", PUBLIC))), around)
+    return PostgresSource(Database(url, schema_of(settings, settings["market"])), around)
+
+
+def schema_of(settings: Mapping[str, Any], market: str) -> str:
+    """The schema that holds a market's tables: the one that its profile's `source` names, else its own name."""
+    return str(settings.get("schema", market))
 
 
 class PostgresSource:

@@ -67,8 +67,8 @@ class SourceUnavailable(OdinError):
 
     def __init__(self, kind: str, what: str, why: str, attempts: int) -> None:
         super().__init__(
-            f"source {kind} gave no {what} in {attempts} attempts; the last one ended with: {why}. What was fetched is "
-            f"kept; run the same command again later"
+            f"source {kind} gave no {what} in {attempts} attempts; the last one ended with: {why}. Run the "
+            f"same command again later"
         )
 
 
@@ -145,12 +145,13 @@ def source_kinds() -> list[str]:
     return sorted(name for name in names if name not in ("source", "calls", "settings"))
 
 
-def open_source(settings: Mapping[str, Any], around: Around) -> Source:
-    """The source that a profile's `source` names, ready to be asked. Raises UnknownSource, MissingSecrets."""
+def open_source(settings: Mapping[str, Any], around: Around, *, market: str = "") -> Source:
+    """The source that a profile's `source` names, ready to be asked; it finds the market's name beside its settings as
+    `market`. Raises UnknownSource, MissingSecrets."""
     kind = str(settings.get("kind"))
     if kind not in source_kinds():
         raise UnknownSource(kind)
-    return import_module(f"odin_core.market.sources.{kind}").connect(settings, around)
+    return import_module(f"odin_core.market.sources.{kind}").connect({**settings, "market": market}, around)
 
 
 def secrets_of(kind: str) -> dict[str, str]:

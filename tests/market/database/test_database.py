@@ -1,5 +1,6 @@
 """A market's PostgreSQL: its tables, what a load leaves there, and what is said when it cannot."""
 
+import json
 import threading
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -320,7 +321,8 @@ def home(tmp_path: Path, monkeypatch) -> Home:
     monkeypatch.chdir(tmp_path)
     home = open_home(tmp_path / "home")
     for day in (date(2021, 4, 1), date(2021, 4, 5)):
-        home.lake("nse").write("price_history", day, bars_of(day, "INFY", "TCS"))
+        bars = bars_of(day, "INFY", "TCS").with_columns(pl.col("ts", "known_at") - timedelta(hours=1))
+        home.lake("nse").write("price_history", day, bars)  # half an hour before the close
     return home
 
 
@@ -338,6 +340,56 @@ def test_the_commands_make_fill_and_show_a_markets_schema(home: Home):
     assert after.status == 0
     assert "schema nse" in after.out
     assert "2021-04-05" in after.out
+
+
+def test_what_one_home_loads_a_market_of_the_same_name_fetches_in_another(home: Home, tmp_path: Path):
+    """Both sides take the schema with the market's name, whatever kind of source the profile has."""
+    ask("drop schema if exists nse cascade")
+    for step in ("migrate", "load"):
+        assert odin("database", step, "--market", "nse", home=home).status == 0
+    (tmp_path / "markets").mkdir()
+    (tmp_path / "markets" / "nse.yaml").write_text("base: nse\nsource: {kind: postgres, symbols: [INFY, TCS]}\n")
+    other = open_home(tmp_path / "other")
+    asked = ("data", "fetch", "--market", "nse", "--start", "2021-04-01", "--end", "2021-04-05", "--json")
+    assert odin(*asked, home=other).json["kept"] == 20
+    for day in home.lake("nse").sessions("price_history"):
+        theirs, ours = (lake.lake("nse").read("price_history", day) for lake in (home, other))
+        assert_frame_equal(ours, theirs, check_exact=True)
+
+
+def test_a_symbol_that_the_source_refuses_ends_a_fetch_with_status_1_and_the_others_are_there(
+    home: Home, tmp_path: Path
+):
+    ask("drop schema if exists nse cascade")
+    for step in ("migrate", "load"):
+        odin("database", step, "--market", "nse", home=home)
+    (tmp_path / "markets").mkdir()
+    (tmp_path / "markets" / "nse.yaml").write_text("base: nse\nsource: {kind: postgres}\n")
+    days = ("--start", "2021-04-01", "--end", "2021-04-05")
+    said = odin("data", "fetch", "--market", "nse", *days, "--symbols", "TCS,NOSUCH", "--json", home=home)
+    assert said.status == 1
+    told = json.loads(said.out)
+    assert list(told["refused"]) == ["NOSUCH"]
+    assert told["bars"] == 10
+    assert odin("data", "fetch", "--market", "nse", *days, "--symbols", "TCS", home=home).status == 0
+
+
+def test_a_market_with_another_name_is_told_how_to_name_the_schema(home: Home, tmp_path: Path):
+    ask("drop schema if exists nse cascade; drop schema if exists elsewhere cascade")
+    for step in ("migrate", "load"):
+        odin("database", step, "--market", "nse", home=home)
+    (tmp_path / "markets").mkdir()
+    profile = tmp_path / "markets" / "elsewhere.yaml"
+    profile.write_text("base: nse\nsource: {kind: postgres, symbols: [INFY]}\n")
+    asked = ("data", "fetch", "--market", "elsewhere", "--start", "2021-04-01", "--end", "2021-04-05", "--json")
+    said = odin(*asked, home=home).mistake
+    assert "schema elsewhere" in said
+    assert "source: {kind: postgres, schema: …}" in said
+    profile = tmp_path / "markets" / "elsewhere2.yaml"
+    profile.write_text("base: nse\nsource: {kind: postgres, schema: nse, symbols: [INFY]}\n")
+    told = odin("database", "status", "--market", "elsewhere2", "--json", home=home).json
+    assert "schema nse" in told["database"]
+    assert told["intervals"]
 
 
 def test_fundamentals_come_back_from_the_database_into_another_lake(home: Home, tmp_path: Path):

@@ -1,6 +1,8 @@
 """Files of corporate actions: each recorded one, what is told twice or wrongly, imports again and in another order."""
 
+import gzip
 import json
+import re
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -277,6 +279,53 @@ def test_files_that_are_no_actions_are_refused_before_anything_is_written(tmp_pa
     with pytest.raises(UnreadableTable, match="has no rows"):
         bring(tmp_path / "lake", empty)
     assert not (tmp_path / "lake").exists()
+
+
+LINES = "symbol,ex_date,kind,ratio,amount,other\nA,2022-01-11,dividend,,1,\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        pytest.param(None, "no such file", id="absent"),
+        pytest.param(gzip.compress(LINES.encode()), r"it is compressed; unpack it first: gunzip told\.csv", id="gzip"),
+        pytest.param((LINES + "Å,2022-01-11,dividend,,1,\n").encode("latin-1"),
+                     r"line 3 is not UTF-8 text; .* iconv -f LATIN1 -t UTF-8 told\.csv", id="Latin-1"),
+        pytest.param((LINES + 'B,2022-01-12,dividend,,"1,234",,too,much\n').encode(),
+                     "line 3 has 8 fields and the first line 6; quote a field that holds a comma", id="long line"),
+        pytest.param(b"", "not a readable Parquet or CSV file", id="no bytes"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_is_refused_with_what_to_do_about_it(tmp_path: Path, content: bytes | None, why: str):
+    path = tmp_path / "told.csv"
+    if content is not None:
+        path.write_bytes(content)
+    for command in ("actions", "fundamentals"):
+        said = odin("data", command, path, "--market", NSE.name, home=tmp_path / "home").mistake
+        assert re.search(why, said), said
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_columns_name(tmp_path: Path):
+    (tmp_path / "told.csv").write_bytes(b"\xef\xbb\xbf" + LINES.encode())
+    (report,) = bring(tmp_path / "lake", tmp_path / "told.csv")
+    assert report.kept == {"dividend": 1}
+
+
+@pytest.mark.parametrize("table", ["bars_day", "price_history"])
+def test_a_dividend_of_the_whole_price_or_more_goes_to_quarantine(tmp_path: Path, table: str):
+    """The close is 100 on the days before; a dividend just below it stays, and one without prices near it, too."""
+    for day in CALENDAR.sessions(date(2021, 4, 15), date(2021, 4, 22)):
+        hours = CALENDAR.hours(day)
+        level = 100.0 if day < date(2021, 4, 22) else 5000.0  # the ex-date's own close says nothing
+        prices = dict.fromkeys(("open", "high", "low", "close"), level)
+        rows = [{"symbol": s, "ts": hours.open, "known_at": hours.close, **prices} for s in ("TCS", "INFY")]
+        Lake(tmp_path / "lake").write(table, day, pl.DataFrame(rows, schema=BARS))
+    told = ("TCS,2021-04-22,dividend,,100,,", "INFY,2021-04-22,dividend,,99.9,,", "TCS,2021-07-15,dividend,,99999,,",
+            "SBIN,2021-04-22,dividend,,99999,,")  # fmt: skip
+    (report,) = bring(tmp_path / "lake", written(tmp_path / "in", "a.csv", *told))
+    assert (report.kept, report.quarantined) == ({"dividend": 3}, {"above_price": 1})
+    assert held_back(tmp_path / "lake") == {0: "above_price"}
+    assert "a dividend of the last raw close before it or more" in report.to_text()
 
 
 def test_the_command_says_what_was_done_as_text_and_json(tmp_path: Path):

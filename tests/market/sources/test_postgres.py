@@ -190,6 +190,7 @@ def test_tables_that_somebody_else_made_in_public_are_read_as_they_are():
             "insert into public.stock_price_history (symbol, interval, ts, open, high, low, close, volume, oi) "
             "values ('INFY', '1m', '2024-01-01 09:15', 1.5, null, 1.5, 1.5, 7, null)"
         )
-    bars = open_source({"kind": "postgres"}, Waits().around(server())).bars(["INFY"], "1m", at(FIRST), NOW)
+    settings = {"kind": "postgres", "schema": "public"}
+    bars = open_source(settings, Waits().around(server())).bars(["INFY"], "1m", at(FIRST), NOW)
     assert bars.schema == SOURCE_BARS
     assert bars.rows() == [("INFY", at(FIRST, 3, 45), 1.5, None, 1.5, 1.5, 7.0, None)]
