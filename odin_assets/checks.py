@@ -3,48 +3,53 @@
 What they look at is `market.intake.checking`, which `odin data check` shows too. A failed one is red in Dagit and
 a line in the home's `alarms.jsonl`. When they run is `schedules`."""
 
-from collections.abc import Callable
-
 import dagster as dg
 
 from odin_assets.resources import OdinHome, around, now, users_mistakes
-from odin_core.home import Home
 from odin_core.market.intake.checking import Finding, check_freshness, check_token
 from odin_core.market.intake.fetching import can_fetch
-from odin_core.market.profile import MarketProfile, load_profile
-from odin_core.market.sources.source import Around
+from odin_core.market.profile import load_profile
 from odin_core.monitoring.alarms import raise_alarm
 
 
-def market_checks(market: str) -> list[dg.AssetChecksDefinition]:
-    """`is_up_to_date` for markets of real bars, `token_is_fresh` for those whose source has a login."""
+def check_keys(market: str) -> list[dg.AssetCheckKey]:
+    """`is_up_to_date` of a market of real bars, `token_is_fresh` of one whose source is asked for them."""
     profile = load_profile(market)
-    checks = []
-    if profile.source["kind"] != "synthetic":
-        checks.append(_check(profile, "is_up_to_date", "The last session that is over has bars.", check_freshness))
-    if can_fetch(profile):
-        says = "The source would take the token; a broker's daily login runs out every morning."
-        checks.append(
-            _check(profile, "token_is_fresh", says, lambda home, profile, around: check_token(profile, around))
-        )
-    return checks
+    names = ["is_up_to_date"] * (profile.source["kind"] != "synthetic") + ["token_is_fresh"] * can_fetch(profile)
+    return [dg.AssetCheckKey(dg.AssetKey([market, "price_history"]), name) for name in names]
 
 
-def _check(
-    profile: MarketProfile,
-    name: str,
-    description: str,
-    look: Callable[[Home, MarketProfile, Around], Finding | None],
-) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=dg.AssetKey([profile.name, "price_history"]), name=name, description=description)
-    def check(odin: OdinHome) -> dg.AssetCheckResult:
+def market_checks(market: str) -> list[dg.AssetChecksDefinition]:
+    profile = load_profile(market)
+    key = dg.AssetKey([market, "price_history"])
+
+    @dg.asset_check(asset=key, name="is_up_to_date", description="The last session that is over has bars.")
+    def is_up_to_date(odin: OdinHome) -> dg.AssetCheckResult:
         with users_mistakes():
-            home = odin.open()
-            finding = look(home, profile, around())
+            life = odin.life(market)
+            if not (can_fetch(profile) or (life and life.config.live)):
+                return dg.AssetCheckResult(
+                    passed=True, metadata={"detail": "recorded history; no live life needs more"}
+                )
+            return _told(odin, market, "is_up_to_date", check_freshness(odin.open(), profile, around()))
+
+    @dg.asset_check(
+        asset=key,
+        name="token_is_fresh",
+        description="The source would take the token; a broker's daily login runs out every morning.",
+    )
+    def token_is_fresh(odin: OdinHome) -> dg.AssetCheckResult:
+        with users_mistakes():
+            finding = check_token(profile, around())
             if finding is None:
                 return dg.AssetCheckResult(passed=True, metadata={"detail": "the source needs no token"})
-            if not finding.passed:
-                raise_alarm(home, at=now(), market=profile.name, name=name, detail=finding.detail)
-        return dg.AssetCheckResult(passed=finding.passed, metadata={"detail": finding.detail})
+            return _told(odin, market, "token_is_fresh", finding)
 
-    return check
+    return [check for check in (is_up_to_date, token_is_fresh) if check.check_key in check_keys(market)]
+
+
+def _told(odin: OdinHome, market: str, name: str, finding: Finding) -> dg.AssetCheckResult:
+    """A finding as Dagit shows it; one that did not pass is an alarm besides."""
+    if not finding.passed:
+        raise_alarm(odin.open(), at=now(), market=market, name=name, detail=finding.detail)
+    return dg.AssetCheckResult(passed=finding.passed, metadata={"detail": finding.detail})

@@ -7,6 +7,7 @@ import dagster as dg
 
 from odin_assets.assets.loop import OUTPUTS
 from odin_assets.assets.reference import reference_names
+from odin_assets.checks import check_keys
 from odin_assets.instance import POOL
 from odin_assets.resources import OdinHome, now, users_mistakes
 
@@ -30,9 +31,12 @@ def market_jobs(market: str) -> list[dg.JobDefinition]:
 def session_job(market: str):
     """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
     keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *reference_names(market), *LOOP_NAMES)]
+    selection = dg.AssetSelection.assets(*keys)
+    if of_the_day := check_keys(market):  # they have hours of their own
+        selection -= dg.AssetSelection.checks(*of_the_day)
     return dg.define_asset_job(
         session_job_name(market),
-        selection=dg.AssetSelection.assets(*keys),
+        selection=selection,
         description="One more session, or a range: bars, quality, features, and the loop.",
     )
 
@@ -40,10 +44,9 @@ def session_job(market: str):
 @lru_cache(maxsize=16)
 def checks_job(market: str, *names: str):
     """Checks of a market's history that no session's run makes."""
-    key = dg.AssetKey([market, "price_history"])
     return dg.define_asset_job(
         f"{market}_{'_'.join(names)}",
-        selection=dg.AssetSelection.checks(*(dg.AssetCheckKey(key, name) for name in names)),
+        selection=dg.AssetSelection.checks(*(key for key in check_keys(market) if key.name in names)),
         description="Looks whether " + " and ".join(name.replace("_", " ") for name in names) + ".",
     )
 

@@ -14,9 +14,10 @@ from fakes.telling import series
 from polars.testing import assert_frame_equal
 
 from odin_assets.build import build_definitions
-from odin_assets.jobs import LOOP_NAMES
+from odin_assets.jobs import LOOP_NAMES, checks_job
 from odin_assets.resources import OdinHome, duckdb_in_memory
 from odin_core.home import Home, open_home
+from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import SOURCE_BARS
@@ -135,6 +136,23 @@ def test_the_token_check_fails_with_an_alarm_once_the_token_ran_out(market, home
     [alarm] = alarms(home)
     assert (alarm["market"], alarm["name"]) == (market, "token_is_fresh")
     assert not any(value in str(alarm) for value in SECRETS.values())
+
+
+def test_recorded_history_without_a_live_life_raises_no_alarm(tmp_path):
+    home = open_home(tmp_path / "home")
+    home.lake("nse").write("price_history", SESSIONS[0], BARS.to_frame())
+    definitions = build_definitions(["nse"])
+    looking = dg.Definitions.merge(definitions, dg.Definitions(jobs=[checks_job("nse", "is_up_to_date")]))
+    done = looking.resolve_job_def("nse_is_up_to_date").execute_in_process(
+        resources={"odin": OdinHome(path=str(home.root))}
+    )
+    assert [evaluation.passed for evaluation in done.get_asset_check_evaluations()] == [True]
+    assert alarms(home) == []
+
+
+def test_a_sessions_job_leaves_the_checks_of_the_day_to_their_own_hours(market):
+    job = build_definitions([market]).resolve_job_def(f"{market}_session")
+    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {"bars_are_sound", "no_error_found"}
 
 
 def test_a_history_that_lags_behind_the_calendar_raises_an_alarm_that_says_how_to_mend_it(market, home):
