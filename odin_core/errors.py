@@ -3,10 +3,24 @@ prints it without a traceback. A programmer's mistake is an ordinary Python exce
 
 import difflib
 from collections.abc import Iterable
+from datetime import date
 
 
 class OdinError(Exception):
     """A mistake that the user can mend; its text says how."""
+
+
+class EmptyRange(OdinError):
+    """A range of sessions that ends before it begins."""
+
+    def __init__(self, first: date, last: date, way_out: str = "exchange the two") -> None:
+        super().__init__(f"the first session, {first}, lies after the last, {last}; {way_out}")
+
+
+def in_order(first: date | None, last: date | None) -> None:
+    """Raise EmptyRange where both ends of a range are given and the first lies after the last."""
+    if first and last and first > last:
+        raise EmptyRange(first, last)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import click
 
 from odin_core import text
 from odin_core.commands.common import SESSION, around, as_json, common, emit, now
+from odin_core.errors import in_order
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def load(home: Path, market: str, start: date | None, end: date | None, json_out
     """Load the market's bars of every interval, and its fundamentals, from the lake: all of them or none."""
     from odin_core.market.database import schema, transfer
 
+    in_order(start, end)
     lake, opened = _lake(home, market), _database(market)
     schema.require_migrated(opened)
     with text.progress_bar("load", sys.stderr.isatty()) as progress:

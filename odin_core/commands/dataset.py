@@ -9,12 +9,26 @@ import click
 
 from odin_core import text
 from odin_core.commands.common import SESSION, as_json, common, emit
+from odin_core.errors import OdinError, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from odin_core.datasets.exporting import Form
     from odin_core.datasets.registry import Registered
+
+
+class NoManifest(OdinError):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"the folder {folder} has no manifest.json, so nothing says what it should hold; name the folder that "
+            f"`odin dataset export --to` wrote, or copy its manifest.json back"
+        )
+
+
+class NoDataset(OdinError):
+    def __init__(self, name: str, error: OdinError) -> None:
+        super().__init__(f"{name!r} is no folder with a manifest.json, and there is no home to look it up in: {error}")
 
 
 @click.group()
@@ -111,7 +125,9 @@ def export(
     form: "Form",
     json_output: bool,
 ) -> None:
-    """Write tables of the market, and of its current life, into a folder that says itself what it is."""
+    """Write tables of the market, and of its current life, into a folder that says itself what it is.
+
+    What holds since it became known (corporate_actions, fundamentals) comes from its beginning on, not from --start."""
     from odin_core.datasets.exporting import Selection
     from odin_core.datasets.exporting import export as write
     from odin_core.home import open_home
@@ -120,6 +136,7 @@ def export(
     from odin_core.lifecycle.run import code_version
     from odin_core.market.data import MarketData
 
+    in_order(start, end)
     opened = open_home(home, create=False)
     life = lives.current(opened, market)
     selection = Selection(tables=_names(tables), first=start, last=end, symbols=_names(symbols), form=form)
@@ -148,8 +165,18 @@ def _names(listed: str | None) -> tuple[str, ...]:
 
 
 def _found(home: Path, name: str) -> "Registered":
-    """The dataset that a name means: the folder of an export, which needs no home, or a version in the registry."""
+    """The dataset that a name means: the folder of an export, which needs no home, or a version in the registry.
+    Raises NoManifest, NoDataset, UnknownDataset, ManifestUnreadable."""
     from odin_core.datasets.registry import find, in_folder
-    from odin_core.home import open_home
+    from odin_core.home import WrongHome, open_home
 
-    return in_folder(Path(name)) or find(open_home(home, create=False), name)
+    folder = Path(name)
+    if (found := in_folder(folder)) is not None:
+        return found
+    if folder.is_dir():
+        raise NoManifest(folder)
+    try:
+        opened = open_home(home, create=False)
+    except WrongHome as error:
+        raise NoDataset(name, error) from error
+    return find(opened, name)

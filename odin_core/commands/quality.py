@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from odin_core.commands.common import SESSION, as_json, common, emit
-from odin_core.errors import OdinError
+from odin_core.errors import OdinError, in_order
 from odin_core.market.profile import load_profile
 
 
@@ -28,12 +28,14 @@ def quality(home: Path, market: str, start: date | None, end: date | None, json_
     from odin_core.market.quality.report import quality_report
 
     profile, opened = load_profile(market), open_home(home, create=False)
+    in_order(start, end)
     lake = opened.lake(market)
     tables = [name for name in lake.tables() if name == "price_history" or name.startswith("bars_")]
     have = sorted({session for name in tables for session in lake.sessions(name)})
     if not have:
         raise NothingStored(market)
-    report = quality_report(lake, profile, session_calendar(profile), start or have[0], end or have[-1])
+    first, last = start or min(have[0], end or have[0]), end or max(have[-1], start or have[-1])
+    report = quality_report(lake, profile, session_calendar(profile), first, last)
     page = opened.reports / f"quality_{market}.html"
     write_text(report.html, page)
     emit(report.to_dict() | {"page": page}, json_output, lambda _: f"{report.markdown}\n\n{page}")
@@ -53,7 +55,7 @@ def accept(
     """Say that an error finding is right data after all; it becomes a warning and stops nothing any more."""
     from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
-    from odin_core.market.quality.assessing import accept as write_down
+    from odin_core.market.quality.accepting import accept as write_down
 
     opened, calendar = open_home(home, create=False), session_calendar(load_profile(market))
     with opened.writer(f"odin data accept --market {market}"):

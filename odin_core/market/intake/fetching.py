@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from odin_core.errors import OdinError
+from odin_core.errors import EmptyRange, OdinError, in_order
 from odin_core.home import Home
 from odin_core.lake import Lake, logical_hash, read_parquet, write_parquet
 from odin_core.market.calendar import SessionCalendar, session_calendar
@@ -66,12 +66,6 @@ class NothingToAsk(OdinError):
             f"the source of market {market} is {kind!r}, which cannot be asked for bars; import files with "
             f"`odin data import FILE… --market {market}`, or name one of {', '.join(source_kinds())} in its profile"
         )
-
-
-class EmptyRange(OdinError):
-    def __init__(self, market: str, start: date, end: date, *, given: bool) -> None:
-        what = f"the first session asked for of {market}, {start}, lies after the last, {end}"
-        super().__init__(what if given else f"{what}; for earlier ones than the lake has say --start, too")
 
 
 class NotOverYet(OdinError):
@@ -155,6 +149,7 @@ def sessions_to_fetch(
     """The sessions of start..end. By default they begin with the last one in the lake, or `recheck` sessions before its
     end, and go on to the last that is over at `as_of`. Raises NoFirstSession where the lake has none and no start is
     given, EmptyRange where start lies after end, and the calendar's errors."""
+    in_order(start, end)
     calendar = session_calendar(profile)
     table = table_of(interval or profile.source.get("interval", "1m"))
     have = home.lake(profile.name).sessions(table)
@@ -164,7 +159,7 @@ def sessions_to_fetch(
     back = profile.source.get("recheck", 0) if recheck is None else recheck
     first = start or have[-min(max(back, 1), len(have))]
     if end and first > end:
-        raise EmptyRange(profile.name, first, end, given=start is not None)
+        raise EmptyRange(first, end, f"that of the lake of {profile.name}; for earlier ones say --start, too")
     sessions = calendar.sessions(first, last)
     return sessions if end else [s for s in sessions if calendar.hours(s).close <= as_of]
 

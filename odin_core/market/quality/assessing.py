@@ -3,7 +3,7 @@
 A row that breaks a rule never reaches the bars; `intake.importing` puts it into the table `quarantine` with its origin,
 row and rule. What rows show together is a finding in the table `data_quality`. An `error` says that the data lie: it
 blocks (`blocking`) until they are corrected and brought in again, or until a person who knows better accepts it
-(`accept`). A `warning` says that they lack something, an `info` describes them. The rules are in
+(`quality.accepting`). A `warning` says that they lack something, an `info` describes them. The rules are in
 `quality.defects` and `quality.continuity`."""
 
 import re
@@ -14,7 +14,6 @@ from typing import NamedTuple, Protocol
 
 import polars as pl
 
-from odin_core.errors import OdinError, nearest
 from odin_core.lake import Lake
 from odin_core.market.bars import BARS, MICROSECOND, MINUTE, UTC, minutes_of
 from odin_core.market.quality.continuity import RULES_OF_CONTINUITY, shifted_hours
@@ -81,21 +80,12 @@ FINDINGS = pl.Schema(
     }
 )
 
-ACCEPTED = pl.Schema(
-    {"symbol": pl.String(), "interval": pl.String(), "rule": pl.String(), "why": pl.String()}
-)  # findings that a person holds to be right data
-
 KINDS = pl.Schema({"symbol": pl.String(), "kind": pl.String()})  # of the table instruments
 
 DAY = timedelta(days=1)
 LOOK_BACK = 45  # days in which the session before is looked for; a longer pause begins a new history
 SESSIONS_BACK = 3  # a symbol that the session before lacks is looked for in this many
 OPTION_NAME = re.compile(r"\d(CE|PE)$")
-
-
-class NothingToAccept(OdinError):
-    def __init__(self, session: date, symbol: str, rule: str, errors: Sequence[str]) -> None:
-        super().__init__(f"{session} has no error {symbol} {rule}; {nearest(f'{symbol} {rule}', errors)}")
 
 
 class SessionHours(Protocol):
@@ -110,7 +100,17 @@ def broken_rule() -> pl.Expr:
     """The first of RULES that a row breaks by itself, null where it breaks none. Needs the columns of a bar, and
     `misplaced`, the calendar's verdict on `ts`, or null. A volume or open interest that was given and could not be read
     is infinite, one that is missing is null or NaN."""
-    broken = {
+    rules = [pl.when(is_broken).then(pl.lit(rule)) for rule, is_broken in _broken().items()]
+    return pl.coalesce([*rules, "misplaced"])
+
+
+def breaks_a_rule() -> pl.Expr:
+    """Whether `broken_rule` says anything; never null."""
+    return pl.any_horizontal(pl.col("misplaced").is_not_null(), *_broken().values()).fill_null(False)
+
+
+def _broken() -> dict[str, pl.Expr]:
+    return {
         "not_a_bar": pl.all_horizontal(pl.col(name).is_null() for name in ("ts", *PRICES)),
         "ts_missing": pl.col("ts").is_null(),
         "symbol_missing": pl.col("symbol").fill_null("") == "",
@@ -120,7 +120,6 @@ def broken_rule() -> pl.Expr:
         "volume_not_a_number": pl.col("volume").is_infinite(),
         "oi_not_a_number": (pl.col("oi") < 0) | pl.col("oi").is_infinite(),
     }
-    return pl.coalesce([pl.when(is_broken).then(pl.lit(rule)) for rule, is_broken in broken.items()] + ["misplaced"])
 
 
 def _broken_prices() -> dict[str, pl.Expr]:
@@ -167,7 +166,7 @@ def blocking(findings: pl.DataFrame) -> pl.DataFrame:
 def assess_session(lake: Lake, calendar: SessionHours, session: date, *, universe: Sequence[str] = ()) -> pl.DataFrame:
     """The findings of one session from what the lake holds, see `assess_sessions`. Schema FINDINGS; the content of the
     table `data_quality`. Raises NotASession and PartitionUnreadable."""
-    return _Assessor(lake, calendar).assess(session, universe)
+    return Assessor(lake, calendar).assess(session, universe)
 
 
 def assess_sessions(
@@ -177,7 +176,7 @@ def assess_sessions(
     too; ascending. Every interval that the lake has bars of, with quarantine, arrivals, instruments, corporate actions
     and accepted findings. The same as `assess_session` for each of them, but earlier sessions are read once.
     Raises NotASession and PartitionUnreadable."""
-    assessor = _Assessor(lake, calendar)
+    assessor = Assessor(lake, calendar)
     asked = set(sessions)
     for session in sorted(asked | {after for s in asked if (after := assessor.after(s)) is not None}):
         yield session, assessor.assess(session)
@@ -190,35 +189,19 @@ def sessions_from(lake: Lake, days: Iterable[date]) -> list[date]:
     return sorted({found for later in near if (found := next((d for d in later if bar_tables(lake, d)), None))})
 
 
-def accept(
-    lake: Lake, calendar: SessionHours, session: date, *, symbol: str, rule: str, why: str, interval: str = "1m"
-) -> pl.DataFrame:
-    """Write down that an error finding is right data after all; it becomes a warning that says `why`, blocking no more.
-    Returns the session's findings, which are written too. Raises NothingToAccept."""
-    errors = blocking(assess_session(lake, calendar, session))
-    found = errors.filter(symbol=symbol, rule=rule, interval=interval)
-    if found.is_empty():
-        names = [f"{s} {r}" for s, r in errors.select("symbol", "rule").rows()]
-        raise NothingToAccept(session, symbol, rule, names)
-    row = pl.DataFrame([(symbol, interval, rule, why)], schema=ACCEPTED, orient="row")
-    stored = lake.read("accepted_findings", session) if lake.has("accepted_findings", session) else row.clear()
-    lake.write("accepted_findings", session, pl.concat([stored, row]).sort(ACCEPTED.names()))
-    findings = assess_session(lake, calendar, session)
-    lake.write("data_quality", session, findings)
-    return findings
-
-
 class _Side(NamedTuple):
     """What a session has besides its bars."""
 
+    held: Mapping[str, pl.DataFrame]  # tables that need not be read
     universe: Sequence[str]
     quarantine: pl.DataFrame
     arrivals: pl.DataFrame
     options: frozenset[str]
 
 
-class _Assessor:
-    """Assesses sessions of one lake; what it read of earlier ones it keeps, so ascending order is fast."""
+class Assessor:
+    """Assesses sessions of one lake; what it read of earlier ones it keeps, so ascending order is fast. The bars of a
+    session may not change while a later one is still to be assessed."""
 
     def __init__(self, lake: Lake, calendar: SessionHours) -> None:
         self.lake, self.calendar = lake, calendar
@@ -235,12 +218,18 @@ class _Assessor:
         later = (session + DAY * n for n in range(1, LOOK_BACK + 1))
         return next((day for day in later if bar_tables(self.lake, day)), None)
 
-    def assess(self, session: date, universe: Sequence[str] = ()) -> pl.DataFrame:
-        instruments = self._held("instruments", session)
+    def assess(
+        self, session: date, universe: Sequence[str] = (), held: Mapping[str, pl.DataFrame] | None = None
+    ) -> pl.DataFrame:
+        """The findings (FINDINGS) of a session, see `assess_session`. `held`: by table, what the lake holds of it, so
+        that it need not be read."""
+        given = held or {}
+        instruments = self._held("instruments", session, given)
         side = _Side(
+            given,
             universe,
-            self._held("quarantine", session),
-            self._held("arrivals", session),
+            self._held("quarantine", session, given),
+            self._held("arrivals", session, given),
             frozenset(instruments.filter(pl.col("kind") == "option")["symbol"]) if instruments.height else frozenset(),
         )
         tables = bar_tables(self.lake, session) or {"1m": "price_history"}
@@ -256,7 +245,7 @@ class _Assessor:
         for day in reversed(earlier):
             if session - day <= MEMORY:
                 before |= self._known_of(interval, table, day)
-        bars = self._held(table, session)
+        bars = self._held(table, session, side.held)
         seen = _seen(bars, self.calendar, session, interval, before, self.actions, side.options)
         found = [*_of_bars(seen, side.quarantine, side.universe), *_of_rows(interval, side.quarantine, side.arrivals)]
         if earlier and seen is not None:
@@ -292,7 +281,9 @@ class _Assessor:
             self._known.pop(next(iter(self._known)))
         return self._known[interval, session]
 
-    def _held(self, table: str, session: date) -> pl.DataFrame:
+    def _held(self, table: str, session: date, given: Mapping[str, pl.DataFrame] | None = None) -> pl.DataFrame:
+        if given is not None and table in given:
+            return given[table]
         if self.lake.has(table, session):
             return self.lake.read(table, session)
         return self._empty.get(table, self._empty["bars"])

@@ -45,9 +45,10 @@ def test_a_market_that_only_lags_behind_needs_no_start(home: Home):
 @pytest.mark.parametrize(
     ("options", "rule"),
     [
-        pytest.param(("--start", "2021-05-01", "--end", "2021-04-01"), r"2021-05-01, lies after the last, 2021-04-01",
-                     id="the wrong way round"),
-        pytest.param(("--end", "2021-04-01"), "for earlier ones than the lake has say --start", id="before the lake"),
+        pytest.param(("--start", "2021-05-01", "--end", "2021-04-01"),
+                     "first session, 2021-05-01, lies after the last, 2021-04-01; exchange", id="the wrong way round"),
+        pytest.param(("--end", "2021-04-01"),
+                     "2021-04-08, lies after the last, 2021-04-01; that of the lake of asked", id="before the lake"),
     ],
 )  # fmt: skip
 def test_a_range_that_ends_before_it_begins_is_refused(home: Home, options: tuple[str, ...], rule: str):
