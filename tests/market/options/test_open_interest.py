@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from odincommand import odin
 from optionbars import FUTURES, OPTIONS, recorded
 from polars.testing import assert_frame_equal
 from realdata import market_file
 
+from odin_core.home import open_home
 from odin_core.lake import Lake
 from odin_core.market.bars import BARS, MINUTE, UTC
 from odin_core.market.calendar import session_calendar
@@ -284,6 +286,38 @@ def test_files_that_were_imported_give_the_same_tables(tables, end_of_day, tmp_p
         found = tables_of(lake, day)
         assert_frame_equal(found.chain, expected.chain, check_exact=True)
         assert_frame_equal(found.series, expected.series, check_exact=True)
+
+
+def test_the_command_writes_both_tables_where_sql_finds_them_and_says_what_it_left_out(january, tmp_path):
+    """Of three sessions the last has bars of an index alone; a second run finds nothing to write."""
+    home, days = open_home(tmp_path / "home"), [date(2024, 1, 15), date(2024, 1, 16), date(2024, 1, 17)]
+    lake = home.lake("nse_options")
+    for day in days[:2]:
+        lake.write("price_history", day, january.read("price_history", day))
+    index = january.read("price_history", days[2]).filter(pl.col("symbol") == "NIFTY-I")
+    lake.write("price_history", days[2], index)
+    asked = ("data", "options", "--market", "nse_options", "--json")
+    told = odin(*asked, "--start", "2024-01-16", home=home).json
+    assert (told["sessions"], told["written"], told["without_options"]) == (1, 1, ["2024-01-17"])
+    assert lake.sessions("option_chain") == lake.sessions("open_interest") == [days[1]]
+    expected = tables_of(lake, days[1])
+    assert_frame_equal(lake.read("open_interest", days[1]), expected.series, check_exact=True)
+    assert_frame_equal(lake.read("option_chain", days[1]), expected.chain, check_exact=True)
+    assert told["rows"] == {"option_chain": expected.chain.height, "open_interest": expected.series.height}
+    runs = [odin(*asked, home=home).json for _ in range(2)]
+    assert [(run["sessions"], run["written"]) for run in runs] == [(2, 1), (2, 0)]
+    counted = odin("sql", "select count(*) as n from nse_options_open_interest", "--json", home=home).json
+    assert counted == [{"n": sum(tables_of(lake, day).series.height for day in days[:2])}]
+
+
+def test_a_range_without_options_is_no_silence(tmp_path):
+    home = open_home(tmp_path / "home")
+    home.lake("nse_options").write("price_history", EOD_DAY, BARS.to_frame())
+    said = odin("data", "options", "--market", "nse_options", "--start", "2024-01-16", home=home).mistake
+    assert "nse_options has no bars of options from 2024-01-16 to the last session" in said
+    assert (
+        "lies after the last" in odin("data", "options", "--start", "2024-02-01", "--end", "2024-01-01", home=home).err
+    )
 
 
 def test_the_example_in_the_docs_runs(january, tables, tmp_path, monkeypatch):
