@@ -23,7 +23,7 @@ from odin_core.home import Home
 from odin_core.lake import Lake, TableMissing, logical_hash, write_parquet, write_text
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.data import MarketData
-from odin_core.market.intake.importing import NO_SESSION
+from odin_core.market.intake.pages import NO_SESSION
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life

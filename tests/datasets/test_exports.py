@@ -27,7 +27,8 @@ from odin_core.lake import Lake, TableMissing
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.calendar import session_calendar
 from odin_core.market.data import MarketData
-from odin_core.market.intake.importing import NO_SESSION, import_files
+from odin_core.market.intake.importing import import_files
+from odin_core.market.intake.pages import NO_SESSION
 from odin_core.market.profile import load_profile
 
 SESSIONS = [date(2021, 4, 1), date(2021, 4, 5), date(2021, 4, 6)]

@@ -1,28 +1,25 @@
 """The one way of bars into the lake: pages of rows, by session; what is sound to the bars, what is not to `quarantine`.
 
-`intake.barfiles` makes pages of files, `intake.fetching` of a source's replies, `intake.pages` sorts their rows out;
-here sessions are merged with what the lake holds. Nothing is dropped. What the lake holds afterwards depends on the
-pages and their order, not on how often or how far an import ran: the same command again heals a killed one and
+`intake.barfiles` makes pages of files, `intake.fetching` of a source's replies, `intake.pages` sorts their rows out,
+`intake.storing` merges sessions with what the lake holds. Nothing is dropped. What the lake holds afterwards depends on
+the pages and their order, not on how often or how far an import ran: the same command again heals a killed one and
 otherwise writes nothing."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from odin_core.lake import Lake
-from odin_core.market.bars import KEY, table_of
+from odin_core.market.bars import table_of as table_of
 from odin_core.market.intake.barfiles import BarFile, Said, open_file
-from odin_core.market.intake.pages import NO_SESSION, Batch, Page, sorted_out
+from odin_core.market.intake.pages import Batch, Page, sorted_out
 from odin_core.market.intake.spilling import spill_folder, windows
-from odin_core.market.quality.assessing import RULES, SessionHours, assess_sessions
-from odin_core.market.sources.source import INSTRUMENTS
+from odin_core.market.intake.storing import Findings, stored
+from odin_core.market.quality.assessing import RULES, SessionHours
 
-WRITERS = 2  # sessions that are written at the same time
 STRANGE_DAYS, STRANGE_SHARE = 10, 0.01  # days that are no sessions, from which a daily file looks foreign
 
 
@@ -115,8 +112,11 @@ def store_page(page: Page, *, lake: Lake, calendar: SessionHours, interval: str 
     all, and the same page again writes nothing. Raises NotAnInterval, and PartitionUnreadable where the lake is
     damaged."""
     batch = sorted_out(page, calendar, interval)
-    outcomes = {session: outcome for session, _, outcome in stored(lake, page, batch)}
-    assess(lake, calendar, outcomes)
+    outcomes: dict[date, int | None] = {}
+    with Findings(lake, calendar) as findings:
+        for done in stored(lake, page, batch):
+            outcomes[done.session] = done.changed
+            findings.add(done)
     return reported(page, batch, outcomes)
 
 
@@ -156,36 +156,46 @@ def import_files(
     PartitionUnreadable."""
     said = said or Said()
     files = [open_file(Path(path), said) for path in paths]
-    total, done = sum(file.rows for file in files), 0
-    reports, touched = [], set[date]()
+    total, handled = sum(file.rows for file in files), 0
+    reports: list[PageReport] = []
 
     def tell(rows: int) -> None:
         if progress is not None and rows:
-            progress(done, total)
+            progress(handled, total)
 
-    try:
-        with spill_folder(lake.root) as folder:
-            for file in files:
-                before, report = done, _empty_report(file)
-                for page, batch in _ahead(_pages(file, said, calendar, _below(folder, file))):
-                    outcomes: dict[date, int | None] = {}
-                    for session, handled, outcome in stored(lake, page, batch):
-                        outcomes[session] = outcome
-                        touched.add(session)
-                        done += handled
-                        tell(handled)
-                    report = report.plus(reported(page, batch, outcomes))
-                reports.append(replace(report, left_out=file.rows - report.rows))
-                left, done = before + file.rows - done, before + file.rows
-                tell(left)
-    finally:  # the files before a refused one are imported
-        assess(lake, calendar, touched)
+    # the files before a refused one are imported, and their findings too
+    with Findings(lake, calendar) as findings, spill_folder(lake.root) as folder:
+        for file in files:
+            before, report = handled, _empty_report(file)
+            for page, batch in _ahead(_pages(file, said, calendar, _below(folder, file))):
+                outcomes: dict[date, int | None] = {}
+                for done in stored(lake, page, batch):
+                    outcomes[done.session] = done.changed
+                    if file is files[-1]:
+                        findings.add(done)
+                    else:  # a later file may change it, or a session before it
+                        findings.touch(done.session)
+                    handled += done.rows
+                    tell(done.rows)
+                findings.wait()
+                report = report.plus(reported(page, batch, outcomes))
+            reports.append(replace(report, left_out=file.rows - report.rows))
+            left, handled = before + file.rows - handled, before + file.rows
+            tell(left)
     return ImportReport(files=tuple(reports))
 
 
 def _pages(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[tuple[Page, Batch]]:
     for rows in windows(file, said, calendar, folder):
-        page = Page(file.path.name, file.file_id, *rows, kind=file.layout.rows)
+        page = Page(
+            origin=file.path.name,
+            origin_id=file.file_id,
+            raw=rows.raw,
+            bars=rows.bars,
+            rows=rows.rows,
+            instruments=rows.instruments,
+            kind=file.layout.rows,
+        )
         yield page, sorted_out(page, calendar, file.layout.interval)
 
 
@@ -209,71 +219,6 @@ def _empty_report(file: BarFile) -> PageReport:
         origin=file.path.name, interval=file.layout.interval, layout=file.layout.name, rows=0, kept=0, bars=0,
         quarantined={}, out_of_order=0, corrected=0, symbols=(), written=(), unchanged=(),
     )  # fmt: skip
-
-
-def stored(lake: Lake, page: Page, batch: Batch) -> Iterator[tuple[date, int, int | None]]:
-    """Write the batch's sessions, two at a time and told in order; each gives its date, its rows and, where its bars
-    changed, how many stored ones got other values (None: nothing changed)."""
-    kept, bad, arrivals = (_by_session(frame) for frame in (batch.kept, batch.bad, batch.arrivals))
-
-    def store(session: date) -> tuple[date, int, int | None]:
-        bars = kept.get(session, batch.kept.clear()).drop("session", "late")
-        held = bad.get(session, batch.bad.clear()).drop("session")
-        _replace_of_page(lake, "quarantine", session, page, batch.interval, held)
-        _replace_of_page(lake, "arrivals", session, page, batch.interval, arrivals[session].drop("session"))
-        if page.instruments is not None and bars.height:
-            there = page.instruments.filter(pl.col("symbol").is_in(bars["symbol"].unique().implode()))
-            _merge(lake, "instruments", session, there.select(*INSTRUMENTS), ["symbol"])
-        return session, len(bars) + len(held), _merge(lake, table_of(batch.interval), session, bars, KEY)
-
-    with ThreadPoolExecutor(WRITERS) as pool:
-        yield from pool.map(store, sorted(kept.keys() | bad.keys()))
-
-
-def _by_session(ordered: pl.DataFrame) -> dict[date, pl.DataFrame]:
-    """Slices of a frame that is sorted by session; no copies."""
-    runs = ordered["session"].rle().struct.unnest().with_columns(start=pl.col("len").cum_sum() - pl.col("len"))
-    return {session: ordered.slice(start, length) for length, session, start in runs.iter_rows()}
-
-
-def _replace_of_page(lake: Lake, table: str, session: date, page: Page, interval: str, rows: pl.DataFrame) -> None:
-    """Rows of one page in a table, in place of what an earlier import of the same content wrote there."""
-    if not lake.has(table, session):
-        if rows.height:
-            lake.write(table, session, rows)
-        return
-    stored = lake.read(table, session)
-    others = stored.filter((pl.col("origin_id") != page.origin_id) | (pl.col("interval") != interval))
-    merged = pl.concat([others, rows]).sort("origin", "origin_id", "interval", maintain_order=True)
-    if not merged.equals(stored):
-        lake.write(table, session, merged)
-
-
-def _merge(lake: Lake, table: str, session: date, rows: pl.DataFrame, key: Iterable[str]) -> int | None:
-    """Add rows to a session, those of a stored key in its place. How many of these differed; None where nothing
-    changed."""
-    if not lake.has(table, session):
-        if rows.height:
-            lake.write(table, session, rows)
-        return 0 if rows.height else None
-    stored, columns = lake.read(table, session), list(key)
-    if stored.equals(rows):
-        return None
-    others = stored.join(rows, on=columns, how="anti")
-    merged = pl.concat([others, rows]).sort(columns)
-    if merged.equals(stored):
-        return None
-    lake.write(table, session, merged)
-    same = stored.join(rows, on=rows.columns, how="semi", nulls_equal=True).height
-    return stored.height - others.height - same
-
-
-def assess(lake: Lake, calendar: SessionHours, sessions: Iterable[date]) -> None:
-    """The table data_quality of these sessions and of those after them, whose findings follow from them; written only
-    where it changes."""
-    for session, findings in assess_sessions(lake, calendar, set(sessions) - {NO_SESSION}):
-        if not (lake.has("data_quality", session) and lake.read("data_quality", session).equals(findings)):
-            lake.write("data_quality", session, findings)
 
 
 def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> PageReport:

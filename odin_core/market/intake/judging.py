@@ -12,7 +12,7 @@ import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.market.bars import MICROSECOND, MINUTE, UTC, minutes_of
-from odin_core.market.quality.assessing import SessionHours, broken_rule
+from odin_core.market.quality.assessing import SessionHours, breaks_a_rule, broken_rule
 
 NEAR = timedelta(hours=12)  # a bar outside every session's hours belongs to one that is no further away than this
 AFTER_CLOSE = timedelta(hours=4)  # midnight comes 4½ hours after an evening session
@@ -95,6 +95,8 @@ def places_of(ts: pl.Series, calendar: SessionHours, interval: str) -> tuple[Hou
 def _misplaced(
     ts: pl.Series, hours: Hours, is_inside: npt.NDArray[np.bool_], is_near: npt.NDArray[np.bool_]
 ) -> pl.Series:
+    if is_inside.all():
+        return pl.repeat(None, len(ts), dtype=pl.String, eager=True).alias("misplaced")
     frame = pl.DataFrame({"day": ts.dt.date(), "inside": is_inside, "near": is_near})
     return frame.select(
         pl.when("inside")
@@ -126,6 +128,13 @@ def judged(bars: pl.DataFrame, calendar: SessionHours, interval: str) -> pl.Data
     figures = ("volume", "oi")
     missing = rows.with_columns(pl.col(figures).fill_nan(None))
     return missing.with_columns(
-        broken_rule().alias("rule"),
+        _broken_rules(missing),
         *(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name) for name in figures),
     ).drop("misplaced")
+
+
+def _broken_rules(rows: pl.DataFrame) -> pl.Series:
+    """`broken_rule` of every row as `rule`; which rule is asked only of the rows that break one."""
+    at = rows.select(breaks_a_rule().arg_true()).to_series()
+    sound = pl.repeat(None, rows.height, dtype=pl.String, eager=True)
+    return sound.scatter(at, rows[at].select(broken_rule()).to_series()).alias("rule")

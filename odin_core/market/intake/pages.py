@@ -47,14 +47,9 @@ def sorted_out(page: Page, calendar: SessionHours, interval: str) -> Batch:
     given = page.bars.with_columns(rows.alias("row"), pl.int_range(pl.len(), dtype=pl.UInt32).alias("place"))
     if page.kind == "bars":
         typed = judged(given, calendar, interval)
-        sound = (
-            typed.filter(pl.col("rule").is_null()).with_columns(_late("ts")).sort("session", *KEY, maintain_order=True)
-        )
-        repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
-        again = sound.filter(repeats)
-        kept, broken = sound, typed.filter(pl.col("rule").is_not_null())
+        sound, broken = typed.filter(pl.col("rule").is_null()), typed.filter(pl.col("rule").is_not_null())
+        kept, again = _once(sound)
         if again.height:
-            kept = sound.filter(~repeats)
             broken = pl.concat([broken, _duplicates(again, kept)])
         used = kept.height
     else:
@@ -96,6 +91,21 @@ def _late(ts: str) -> pl.Expr:
     """1 for a row that came after a later one of its symbol and session, else 0."""
     is_late = (pl.col(ts) < pl.col(ts).shift().over("symbol", "session")).fill_null(False)
     return is_late.cast(pl.UInt32).alias("late")
+
+
+def _once(sound: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Sound bars with `late`, sorted by session, symbol and ts: those that come first, and those whose symbol and time
+    were there before. Rows that are in that order already need no sorting, which is the dearest part of it."""
+    session, symbol, ts = (pl.col(name) for name in ("session", *KEY))
+    is_same = session == session.shift()
+    rises = (symbol > symbol.shift()) | ((symbol == symbol.shift()) & (ts > ts.shift()))
+    ascends = ((session > session.shift()) | (is_same & rises)).fill_null(True).all()
+    if sound.select(ascends).item():
+        return sound.with_columns(pl.lit(0, pl.UInt32).alias("late")), sound.clear()
+    ordered = sound.with_columns(_late("ts")).sort("session", *KEY, maintain_order=True)
+    repeats = pl.all_horizontal(pl.col(name) == pl.col(name).shift() for name in KEY).fill_null(False)
+    again = ordered.filter(repeats)
+    return (ordered.filter(~repeats) if again.height else ordered), again
 
 
 def _judged_ticks(given: pl.DataFrame, calendar: SessionHours, kind: Rows) -> pl.DataFrame:

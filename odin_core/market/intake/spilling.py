@@ -50,14 +50,14 @@ def spill_folder(root: Path) -> Iterator[Path]:
 
 
 def windows(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[FileRows]:
-    """All rows of a file that were asked for, by windows of whole sessions, each in the file's order; those that belong
-    to no session come together at the end. Nothing comes before the file as a whole was found right.
-    Raises the errors of `batch` and of `FileCheck.require`."""
+    """All rows of a file that were asked for, by windows of whole sessions, ascending; those of a session are in the
+    file's order, and those that belong to no session come together at the end. Nothing comes before the file as a whole
+    was found right. Raises the errors of `batch` and of `FileCheck.require`."""
     check = FileCheck(file.path, file.layout)
     source = scan(file.path, file.layout, file.names)
     if file.rows <= BATCH:
         rows = batch(file, source, 0, said)
-        check.add(rows.bars, *places_of(rows.bars["ts"], calendar, file.layout.interval))
+        check.add(rows, *places_of(rows.bars["ts"], calendar, file.layout.interval))
         check.require()
         yield rows
         return
@@ -66,7 +66,7 @@ def windows(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> 
     def put_down(first: int) -> tuple[list[_Piece], pl.DataFrame | None]:
         rows = batch(file, readable, first, said)
         hours, places = places_of(rows.bars["ts"], calendar, file.layout.interval)
-        check.add(rows.bars, hours, places)
+        check.add(rows, hours, places)
         sessions = pl.Series("session", [*hours.sessions, None], dtype=pl.Date).gather(places.at)
         return _put_down(rows, sessions, own, folder / f"{first:012}.arrow"), rows.instruments
 
@@ -137,12 +137,14 @@ def _together(pieces: list[_Piece]) -> list[list[_Piece]]:
 
 
 def _taken_up(file: BarFile, own: list[str], window: list[_Piece], instruments: pl.DataFrame | None) -> FileRows:
-    """A window's rows in the file's order. Pieces of a window that follow each other in a file are read at once."""
-    parts = []
+    """A window's rows, session by session, each in the file's order. Pieces that follow each other in a temporary file
+    are read at once."""
+    parts: dict[_Piece, pl.DataFrame] = {}
     for path, group in groupby(sorted(window, key=attrgetter("path", "start")), key=attrgetter("path")):
         pieces = list(group)
-        rows = sum(piece.rows for piece in pieces)
-        parts.append(pl.scan_ipc(path).slice(pieces[0].start, rows).collect())
-    frame = pl.concat(parts).sort("row")
+        first, rows = pieces[0].start, sum(piece.rows for piece in pieces)
+        read = pl.scan_ipc(path).slice(first, rows).collect()
+        parts |= {piece: read.slice(piece.start - first, piece.rows) for piece in pieces}
+    frame = pl.concat([parts[piece] for piece in window], rechunk=True)
     raw = frame.select(pl.col(RAW + name if name in own else name).alias(name) for name in raw_columns(file))
     return FileRows(raw, frame.select(*SOURCE_BARS), frame["row"], instruments)

@@ -16,8 +16,8 @@ import polars as pl
 
 from odin_core.lake import Lake
 from odin_core.market.calendar import SessionCalendar
-from odin_core.market.intake.importing import assess
 from odin_core.market.intake.knowntables import SourceFile, known_sessions, midnights, quarantine, read_table, rewrite
+from odin_core.market.intake.storing import assess
 from odin_core.market.quality.assessing import sessions_from
 from odin_core.market.reference.actionchecks import EQUAL, PRICES, SAME_DIVIDEND, SAME_SPLIT, check_events, windows
 from odin_core.market.reference.actionfiles import RULES, read_events
@@ -84,11 +84,12 @@ def raw_prices(lake: Lake, wanted: pl.DataFrame) -> pl.DataFrame:
     """PRICES of `wanted` (symbol, first, last): first open and last close of each session, from `bars_day` or else from
     `price_history`."""
     parts = [PRICES.to_frame()]
-    spans = wanted.select("first", "last").unique().rows()
+    spans = wanted.select("first", "last").unique()
+    days = set(spans.select(pl.date_ranges("first", "last").explode()).to_series())
     symbols = wanted["symbol"].unique().to_list()
     for table in ("bars_day", "price_history"):
         for session in lake.sessions(table):
-            if any(first <= session <= last for first, last in spans):
+            if session in days:
                 bars = lake.read(table, session).filter(pl.col("symbol").is_in(symbols)).sort("symbol", "ts")
                 ends = bars.group_by("symbol", maintain_order=True).agg(pl.col("open").first(), pl.col("close").last())
                 parts.append(ends.select("symbol", pl.lit(session).alias("session"), "open", "close"))

@@ -15,7 +15,8 @@ from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
 from odin_core.market.intake.barfiles import MissingColumns, NaiveTimestamps, Said, UnreadableFile, WrongColumnType
 from odin_core.market.intake.filechecks import WrongBarLength, WrongMarket, WrongStamps
-from odin_core.market.intake.importing import NO_SESSION, import_files
+from odin_core.market.intake.importing import import_files
+from odin_core.market.intake.pages import NO_SESSION
 from odin_core.market.profile import load_profile
 
 

@@ -16,7 +16,8 @@ from odin_core.lake import Lake, PartitionUnreadable, logical_hash
 from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
 from odin_core.market.intake.barfiles import UnreadableFile
-from odin_core.market.intake.importing import NO_SESSION, import_files
+from odin_core.market.intake.importing import import_files
+from odin_core.market.intake.pages import NO_SESSION
 from odin_core.market.profile import load_profile
 from odin_core.market.quality.assessing import ARRIVALS, FINDINGS, QUARANTINE, RULES
 
