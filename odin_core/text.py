@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 WIDEST = 60  # characters of a column, the last one apart
+SYMBOLS_SHOWN = 50  # of a market's holdings
 
 
 def frame(rows: "pl.DataFrame") -> str:
@@ -53,9 +54,28 @@ def table_of_values(values: dict[str, Any]) -> str:
     return "\n".join(_lines(values))
 
 
+def holdings(values: dict[str, Any]) -> str:
+    """What a market's lake holds, each interval's symbols in a table of their own (the first fifty)."""
+    bars = values["bars"]
+    whole = [{"interval": i, "symbols": len(held["symbols"]), **_but_symbols(held)} for i, held in bars.items()]
+    parts = [table_of_values({name: value for name, value in values.items() if name != "bars"})]
+    parts += [table(whole)] if whole else []
+    for interval, held in bars.items():
+        rows, shown = held["symbols"], held["symbols"][:SYMBOLS_SHOWN]
+        more = [f"and {len(rows) - len(shown)} more; --json names all"] if len(rows) > len(shown) else []
+        parts.append("\n".join([f"{interval} bars", table(shown), *more]))
+    return "\n\n".join(parts)
+
+
+def _but_symbols(held: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in held.items() if name != "symbols"}
+
+
 def _lines(values: dict[str, Any], indent: str = "") -> Iterator[str]:
     for name, value in values.items():
-        if isinstance(value, dict):
+        if value in ({}, []):
+            yield f"{indent}{name}: none"
+        elif isinstance(value, dict):
             yield f"{indent}{name}:"
             yield from _lines(value, indent + "  ")
         elif isinstance(value, list):

@@ -248,6 +248,7 @@ def test_the_report_is_a_page_and_its_path_is_printed(home: Home):
 def test_what_the_lake_holds_of_a_synthetic_market_is_shown_too(grown: Path):
     shown = odin("data", "show", "--json", home=grown).json
     assert (shown["market"], shown["first"]) == ("demo", "2022-12-01")
+    assert [row["symbol"] for row in shown["bars"]["1m"]["symbols"]][:2] == ["SYN001", "SYN002"]
 
 
 MISTAKES = {

@@ -83,7 +83,7 @@ def import_bars(
 @common
 @as_json
 def show(home: Path, market: str, json_output: bool) -> None:
-    """Sessions, findings and quarantined rows that the lake holds."""
+    """What the lake holds: bars by interval and symbol, findings and quarantined rows."""
     from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
     from odin_core.lifecycle.config import LifeConfig
@@ -92,4 +92,4 @@ def show(home: Path, market: str, json_output: bool) -> None:
     opened = open_home(home, create=False)
     current = lives.current(opened, market)
     seen = MarketData.of(opened, market, current.config if current else LifeConfig())
-    emit(holdings(seen.lake, market), json_output, text.table_of_values)
+    emit(holdings(seen.lake, market), json_output, text.holdings)

@@ -18,9 +18,9 @@ from odin_core.features.provider import FeatureStream
 from odin_core.home import Home
 from odin_core.lake import Lake, PartitionUnreadable, write_parquet
 from odin_core.lifecycle.config import LifeConfig
-from odin_core.market.bars import BARS, session_bars
+from odin_core.market.bars import BARS, session_bars, table_of
 from odin_core.market.calendar import SessionCalendar, session_calendar
-from odin_core.market.history import larger_intervals, read_bars
+from odin_core.market.history import held, larger_intervals, read_bars, require_aware
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality.assessing import FINDINGS, assess_session, find_defects
 from odin_core.market.reference.actions import ActionBook
@@ -128,7 +128,8 @@ class MarketData:
     ) -> pl.DataFrame:
         """Bars (BARS, raw prices) by symbol (None: all) and range of sessions, both ends included; `history.read_bars`
         says where larger ones come from. Rows lie session after session, so a symbol's ascend in time. `as_of`
-        (aware): only bars known by then. Symbols and sessions without bars have no rows. Raises NotAnInterval."""
+        (aware): only bars known by then. Symbols and sessions without bars have no rows. Raises NotAnInterval,
+        NaiveMoment, and PartitionUnreadable for damaged files."""
         sessions = self.calendar.sessions(max(first, self.calendar.first), min(last, self.calendar.last))
         if self._generate is not None:
             for session in sessions:
@@ -139,7 +140,9 @@ class MarketData:
     def adjusted(
         self, symbols: Sequence[str], first: date, last: date, interval: str = "1m", *, as_of: datetime
     ) -> pl.DataFrame:
-        """`read` as the series of `symbols` looked at `as_of`: `reference.actions.adjusted`, former names included."""
+        """`read` as the series of `symbols` looked at `as_of`: `reference.actions.adjusted`, former names included.
+        Raises as `read` does."""
+        require_aware("as_of", as_of)
         bars = self.read(self.actions.names(symbols, as_of), first, last, interval, as_of=as_of)
         return self.actions.adjusted(bars, as_of).filter(pl.col("symbol").is_in(list(symbols)))
 
@@ -210,8 +213,10 @@ def _exchange(market: str, seed: int, edge: float) -> "SyntheticExchange":
 
 
 def holdings(lake: Lake, market: str) -> dict[str, Any]:
-    """What a market's lake holds: sessions, findings by rule, quarantined rows by rule."""
-    sessions = lake.sessions(PRICES)
+    """What a market's lake holds: bars by interval (symbols, sessions, rows, from when to when), findings by rule and
+    quarantined rows by rule. `sessions`: those with bars of any interval. Raises PartitionUnreadable."""
+    bars = held(lake)
+    sessions = sorted({session for interval in bars for session in lake.sessions(table_of(interval))})
     rows = {table: lake.read_many(table, lake.sessions(table)) for table in (QUALITY, QUARANTINE)}
     counts = {
         table: dict(frame["rule"].value_counts(sort=True).iter_rows()) if frame.height else {}
@@ -219,7 +224,17 @@ def holdings(lake: Lake, market: str) -> dict[str, Any]:
     }
     return {
         "market": market, "sessions": len(sessions), "first": sessions[0] if sessions else None,
-        "last": sessions[-1] if sessions else None, "findings": counts[QUALITY], "quarantined": counts[QUARANTINE],
+        "last": sessions[-1] if sessions else None,
+        "bars": {interval: _of_interval(lake, interval, found) for interval, found in bars.items()},
+        "findings": counts[QUALITY], "quarantined": counts[QUARANTINE],
+    }  # fmt: skip
+
+
+def _of_interval(lake: Lake, interval: str, found: pl.DataFrame) -> dict[str, Any]:
+    sessions = lake.sessions(table_of(interval))
+    return {
+        "sessions": len(sessions), "first": sessions[0], "last": sessions[-1], "rows": found["rows"].sum(),
+        "symbols": found.rows(named=True),
     }  # fmt: skip
 
 

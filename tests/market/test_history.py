@@ -15,9 +15,10 @@ from odin_core.lake import Lake, PartitionUnreadable
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.bars import BARS, MINUTE, NotAnInterval, resample, table_of
 from odin_core.market.calendar import session_calendar
-from odin_core.market.data import MarketData
-from odin_core.market.history import read_bars
+from odin_core.market.data import MarketData, holdings
+from odin_core.market.history import NaiveMoment, read_bars
 from odin_core.market.profile import load_profile
+from odin_core.text import holdings as as_text
 
 CALENDAR = session_calendar(load_profile("metals"))  # sessions begin the day before
 SESSIONS = CALENDAR.sessions(date(2026, 4, 13), date(2026, 4, 20))
@@ -157,3 +158,61 @@ def test_a_market_of_synthetic_bars_makes_what_is_read(tmp_path: Path):
     assert_frame_equal(data.bars_of(sessions[0], "1m"), data.bars(sessions[0]))
     noon = datetime.combine(sessions[0], hours.open.timetz()) + timedelta(hours=3)
     assert data.read(None, sessions[0], sessions[-1], as_of=noon)["known_at"].max() == noon
+
+
+@pytest.mark.parametrize("read", [MarketData.read, MarketData.adjusted])
+def test_a_moment_without_a_time_zone_is_refused_and_no_file_is_called_damaged(lake: Lake, read):
+    data = MarketData(lake, load_profile("metals"))
+    with pytest.raises(NaiveMoment, match=r"as_of is 2026-04-16 00:00:00, which has no time zone.*tzinfo=UTC"):
+        read(data, ["A"], SESSIONS[0], SESSIONS[-1], as_of=datetime(2026, 4, 16))
+
+
+def test_a_mistake_in_the_call_is_not_taken_for_damage(lake: Lake):
+    with pytest.raises(pl.exceptions.InvalidOperationError):
+        read_bars(lake, CALENDAR, SESSIONS, symbols=[1])  # pyright: ignore[reportArgumentType]
+
+
+def test_what_a_lake_holds_is_counted_by_interval_and_symbol(lake: Lake):
+    """Against each file by itself: minutes, the vendor's larger bars, and the sessions with bars of any of them."""
+    shown = holdings(lake, "metals")
+    assert list(shown["bars"]) == ["1m", "5m", "day"]
+    assert (shown["sessions"], shown["first"], shown["last"]) == (len(SESSIONS), SESSIONS[0], SESSIONS[-1])
+    for interval, held in shown["bars"].items():
+        table = table_of(interval)
+        sessions = lake.sessions(table)
+        whole = stored(lake, table, sessions, SYMBOLS)
+        assert (held["sessions"], held["first"], held["last"]) == (len(sessions), sessions[0], sessions[-1])
+        assert held["rows"] == whole.height
+        assert [row["symbol"] for row in held["symbols"]] == sorted(whole["symbol"].unique())
+        for row in held["symbols"]:
+            mine = whole.filter(pl.col("symbol") == row["symbol"])
+            files = [s for s in sessions if row["symbol"] in lake.read(table, s)["symbol"]]
+            expected = {
+                "sessions": len(files),
+                "rows": mine.height,
+                "first": mine["ts"].min(),
+                "last": mine["ts"].max(),
+            }
+            assert row == {"symbol": row["symbol"], **expected}
+
+
+def test_a_market_of_larger_bars_only_has_sessions_too_and_an_empty_one_has_none(lake: Lake, tmp_path: Path):
+    other = Lake(tmp_path / "fives")
+    other.write("bars_5m", SESSIONS[1], lake.read("bars_5m", SESSIONS[1]))
+    shown = holdings(other, "indices")
+    assert (shown["sessions"], shown["first"], list(shown["bars"])) == (1, SESSIONS[1], ["5m"])
+    text = as_text(shown)
+    assert "5m bars\nsymbol  sessions" in text
+    assert len([line for line in text.splitlines() if line.startswith(("B ", "E "))]) == 2
+    nothing = holdings(Lake(tmp_path / "none"), "indices")
+    assert (nothing["sessions"], nothing["first"], nothing["bars"]) == (0, None, {})
+    assert {"sessions: 0", "findings: none"} <= set(as_text(nothing).splitlines())
+
+
+def test_a_damaged_file_is_named_by_what_counts_them_too(tmp_path: Path):
+    lake = Lake(tmp_path)
+    for session in SESSIONS[:2]:
+        lake.write("bars_day", session, walk(session, ["A"]))
+    lake.path("bars_day", SESSIONS[1]).write_bytes(b"PAR1")
+    with pytest.raises(PartitionUnreadable, match=f"session={SESSIONS[1]}"):
+        holdings(lake, "metals")
