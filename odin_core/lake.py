@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,17 @@ def logical_hash(frame: pl.DataFrame, key: Iterable[str] = ()) -> str:
     """SHA-256 (hex) of what a table says: rows sorted by `key` (as they stand where it is empty), columns by name.
     Chunking, compression, row groups and file metadata do not enter; dtypes, nulls and every bit of a float do.
     `key` must identify a row: rows that share one keep the order in which they stand."""
+    if frame.is_empty():  # most tables of a session without bars
+        return _hash_of_none(tuple(frame.schema.items()))
+    return _hash(frame, key)
+
+
+@lru_cache(maxsize=256)
+def _hash_of_none(schema: tuple[tuple[str, pl.DataType], ...]) -> str:
+    return _hash(pl.DataFrame(schema=dict(schema)), ())
+
+
+def _hash(frame: pl.DataFrame, key: Iterable[str]) -> str:
     digest = hashlib.sha256()
     columns = list(key)
     ordered = frame.sort(columns, nulls_last=True, maintain_order=True) if columns else frame

@@ -247,3 +247,6 @@ def test_the_hash_is_the_same_for_every_order_of_the_rows(order: list[int]):
 def test_an_empty_frame_hashes_by_its_columns():
     assert logical_hash(RICH.clear(), ["key"]) != logical_hash(RICH.clear().drop("none"), ["key"])
     assert logical_hash(RICH.clear(), ["key"]) == logical_hash(RICH.clear(), ["key"])
+    wider = RICH.clear().cast({"count": pl.Int64})
+    assert logical_hash(RICH.clear(), ["key"]) != logical_hash(wider, ["key"])
+    assert logical_hash(RICH.clear().select(reversed(RICH.columns))) == logical_hash(RICH.clear())

@@ -88,7 +88,7 @@ class FeatureStream:
         return _features(days, session, decided_at.astimezone(UTC), corporate.as_of(actions, decided_at))
 
     def _take_in(self, bars: pl.DataFrame) -> None:
-        day = _SessionBars(INTERVAL_BARS.to_frame() if bars.is_empty() else bars)
+        day = _NO_BARS if bars.is_empty() else _SessionBars(bars)
         earlier = [d.extent.last_start for d in self._sessions if d.extent is not None]
         if day.extent is not None and earlier and day.extent.first_start <= max(earlier):
             raise ValueError(
@@ -148,6 +148,9 @@ class _SessionBars:
     def market_volatility(self) -> float:
         table = self.tables["5m"]
         return regime.market_volatility(table.bars, table.starts, table.spans)
+
+
+_NO_BARS = _SessionBars(INTERVAL_BARS.to_frame())
 
 
 def _table(runs: pl.DataFrame, starts: IntArray, bars: FloatArray, interval: str) -> _Table:

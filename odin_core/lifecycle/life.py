@@ -104,7 +104,7 @@ class Life:
     first_session: date
     made_as: str | None = field(default=None, compare=False)  # of one on disk, perhaps by code with fewer settings
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.made_as or identity(self.market, self.config.to_dict(), self.first_session)
 

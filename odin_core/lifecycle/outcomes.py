@@ -94,6 +94,9 @@ def carry_out(
     """Run `plan` (DECISION) and the open `positions` (POSITIONS) over the session's `bars`; `volatility` (n,) is each
     planned symbol's expected standard deviation of a one-minute return. `actions` (EFFECTIVE) are those that the
     session feels; what is held over their ex-date keeps its value and gets or pays what is due before the first bar."""
+    if plan.is_empty() and positions.is_empty():
+        none = np.empty((0, ACTIONS), np.float32)
+        return Result(REPLAY.to_frame(), EXECUTIONS.to_frame(), POSITIONS.to_frame(), none, 0.0, 0.0)
     plan = entitlements.planned(plan, actions)
     positions, paid = entitlements.held(positions, actions)
     spans = _rows_by_symbol(bars)

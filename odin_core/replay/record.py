@@ -110,8 +110,9 @@ def validate(frame: pl.DataFrame) -> pl.DataFrame:
         "decided before its entry": pl.col("entry_ts").is_null() | (pl.col("decided_at") <= pl.col("entry_ts")),
         "decision_id is unique": pl.col("decision_id").is_unique(),
     }
-    for rule, holds in rules.items():
-        broken = frame.filter(~holds)
-        if not broken.is_empty():
+    is_broken = frame.select((~holds).any().alias(rule) for rule, holds in rules.items()).row(0, named=True)
+    for rule, found in is_broken.items():
+        if found:
+            broken = frame.filter(~rules[rule])
             raise InvalidRecord(rule, broken.height, broken["decision_id"][0])
     return frame.sort(KEY)

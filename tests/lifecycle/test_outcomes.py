@@ -145,6 +145,17 @@ def test_a_decision_gets_the_outcome_of_its_own_action_and_its_times_prices_and_
         assert row["exit_reason"] == {1: "stop", 2: "target", 3: "time"}[state.leaving]
 
 
+@pytest.mark.parametrize("bars", [minute_bars(TOMORROW), minute_bars(TOMORROW).clear()], ids=["bars", "none"])
+def test_where_nothing_is_planned_or_open_the_tables_are_those_of_a_session_with_trades_without_rows(bars):
+    some = run(decisions({"A": 5}), minute_bars(TOMORROW))
+    none = run(decisions({}), bars)
+    for name in ("resolved", "executions", "positions"):
+        assert getattr(none, name).equals(getattr(some, name).clear()), name
+        assert getattr(none, name).schema == getattr(some, name).schema
+    assert (none.net_return.shape, none.net_return.dtype) == ((0, ACTIONS), some.net_return.dtype)
+    assert (none.profit, none.traded) == (0.0, 0.0)
+
+
 def test_taken_skipped_and_rejected_decisions_have_the_same_outcome_for_the_same_action():
     bars = minute_bars(TOMORROW)
     results = {s: run(decisions({"A": 5, "B": 70, "C": 127}, s), bars) for s in ("taken", "skipped", "rejected")}
