@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from zoneinfo import available_timezones
 
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.market.intake.layout import Layout, Stamps, found_columns, layout_names, load_layout
+from odin_core.market.bars import NotAnInterval, minutes_of
+from odin_core.market.intake.damage import damage_of, not_utf8, packed
+from odin_core.market.intake.layout import Layout, Stamps, found_columns, layout_names, load_layout, zone_rule
 from odin_core.market.intake.reading import read_by, stamps_of
 
 BATCH = 3 * 131_072  # rows that are held at a time; whole row groups of the usual length
@@ -28,7 +31,7 @@ STANDARD = "odin"
 
 class UnreadableFile(OdinError):
     def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path}: {why}; give a Parquet or text file of bars, ticks or trades")
+        super().__init__(f"{path}: {why}; give a Parquet or UTF-8 text file of bars, ticks or trades")
 
 
 class MissingColumns(OdinError):
@@ -54,6 +57,19 @@ class NaiveTimestamps(OdinError):
         )
 
 
+class ZoneInStamps(OdinError):
+    def __init__(self, path: Path, zone: str) -> None:
+        super().__init__(
+            f"{path}: its time stamps carry a time zone, so --timezone {zone} would change nothing; leave it out. If "
+            f"the zone in the file is wrong, take it out of the stamps first"
+        )
+
+
+class BadOption(OdinError):
+    def __init__(self, option: str, value: str, rule: str) -> None:
+        super().__init__(f"--{option} is {value!r}, but {rule}")
+
+
 class NoBars(OdinError):
     def __init__(self, path: Path, why: str) -> None:
         super().__init__(f"{path} is no file of bars: {why}")
@@ -75,6 +91,15 @@ class Said:
     symbol: str | None = None
     date: datetime.date | None = None
     symbols: tuple[str, ...] = ()  # those to bring in; all where empty
+
+    def __post_init__(self) -> None:
+        """Raises BadOption."""
+        if self.timezone is not None and self.timezone not in available_timezones():
+            raise BadOption("timezone", self.timezone, zone_rule(self.timezone))
+        try:
+            minutes_of(self.interval or "1m")
+        except NotAnInterval as error:
+            raise BadOption("interval", self.interval or "", str(error)) from None
 
     def over(self, layout: Layout, path: Path) -> Layout:
         """The layout with what was said in place of what it says. Raises BadLayout."""
@@ -104,6 +129,7 @@ class FileRows(NamedTuple):
     bars: pl.DataFrame
     rows: pl.Series
     instruments: pl.DataFrame | None
+    unread: pl.Series | None = None  # see `intake.reading`
 
 
 def open_file(path: Path, said: Said | None = None) -> BarFile:
@@ -125,11 +151,18 @@ def open_file(path: Path, said: Said | None = None) -> BarFile:
     try:
         rows = scan(path, layout, names).select(pl.len()).collect().item()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(path, f"damaged ({str(error).splitlines()[0]})") from error
+        raise unreadable(path, layout, names, error) from error
     if rows == 0:
         raise UnreadableFile(path, "the file has columns but no rows")
     with path.open("rb") as file:
         return BarFile(path, hashlib.file_digest(file, "sha256").hexdigest()[:16], rows, layout, found, names)
+
+
+def unreadable(path: Path, layout: Layout, names: Sequence[str], error: Exception) -> UnreadableFile:
+    """The error that says why a file with these columns could not be read, where `error` was raised."""
+    if is_parquet(path) or layout.transposed:
+        return UnreadableFile(path, f"damaged ({str(error).splitlines()[0]})")
+    return UnreadableFile(path, damage_of(path, error, fields=names, separator=layout.separator))
 
 
 def is_parquet(path: Path) -> bool:
@@ -155,16 +188,18 @@ def scan(path: Path, layout: Layout, names: Sequence[str]) -> pl.LazyFrame:
 def batch(file: BarFile, source: pl.LazyFrame, first: int, said: Said) -> FileRows:
     """The file's rows from `first` on, at most BATCH of them, without those of symbols that were not asked for.
     `source`: `scan` of the file, or a copy of it that can be read from any row on.
-    Raises NaiveTimestamps, UnreadableFile."""
+    Raises NaiveTimestamps, ZoneInStamps, UnreadableFile."""
     try:
         raw = source.select(raw_columns(file)).slice(first, BATCH).collect()
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
+        raise unreadable(file.path, file.layout, file.names, error) from error
     reading = read_by(file.layout, file.found, raw)
-    if reading.is_naive:
+    if reading.zone == "missing":
         raise NaiveTimestamps(file.path)
+    if reading.zone == "in the stamps" and said.timezone is not None:
+        raise ZoneInStamps(file.path, said.timezone)
     rows = pl.int_range(first, first + raw.height, dtype=pl.Int64, eager=True).alias("row")
-    return _of_symbols(FileRows(raw, reading.bars, rows, reading.instruments), said.symbols)
+    return _of_symbols(FileRows(raw, reading.bars, rows, reading.instruments, reading.unread), said.symbols)
 
 
 def raw_columns(file: BarFile) -> list[str]:
@@ -179,7 +214,8 @@ def _of_symbols(rows: FileRows, symbols: Sequence[str]) -> FileRows:
     instruments = rows.instruments
     if instruments is not None:
         instruments = instruments.filter(pl.col("symbol").is_in(symbols))
-    return FileRows(rows.raw.filter(asked), rows.bars.filter(asked), rows.rows.filter(asked), instruments)
+    unread = None if rows.unread is None else rows.unread.filter(asked)
+    return FileRows(rows.raw.filter(asked), rows.bars.filter(asked), rows.rows.filter(asked), instruments, unread)
 
 
 class _Head(NamedTuple):
@@ -235,11 +271,13 @@ def _head(path: Path) -> _Head:
             return _Head([], pl.scan_parquet(path, hive_partitioning=False, glob=False).head(SAMPLE).collect())
         except (pl.exceptions.PolarsError, OSError) as error:
             raise UnreadableFile(path, f"not a complete Parquet file ({str(error).splitlines()[0]})") from error
+    if (why := packed(path)) is not None:
+        raise UnreadableFile(path, why)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             return _Head(list(islice(file, SAMPLE)), None)
     except UnicodeDecodeError as error:
-        raise UnreadableFile(path, f"not CSV ({error})") from error
+        raise UnreadableFile(path, not_utf8(error)) from error
 
 
 def _chosen(path: Path, head: _Head, said: Said) -> Layout:
@@ -252,15 +290,16 @@ def _chosen(path: Path, head: _Head, said: Said) -> Layout:
         if not head.can_have(layout):
             continue
         found, missing = found_columns(layout, head.names(layout))
-        reads = not missing and _reads(head, said.over(layout, path), found)
+        reads = not missing and _reads(head, said.over(layout, path), found, is_told=said.interval is not None)
         fit = (reads, len(found) + len(layout.marks), layout.name == STANDARD)
         if not missing and (reads or layout.name == STANDARD) and fit > best:
             best, chosen = fit, layout
     return chosen
 
 
-def _reads(head: _Head, layout: Layout, found: Mapping[str, str]) -> bool:
-    """Whether most of the first rows can be read under a layout, at stamps that go with its interval."""
+def _reads(head: _Head, layout: Layout, found: Mapping[str, str], *, is_told: bool) -> bool:
+    """Whether most of the first rows can be read under a layout, at stamps that go with its interval, which a file that
+    `is_told` its interval has to show later (`intake.filechecks`)."""
     sample = head.sample(layout)
     if layout.refuse:
         return "ts" not in found or bool(stamps_of(layout, found, sample)[0].is_not_null().mean())
@@ -271,7 +310,7 @@ def _reads(head: _Head, layout: Layout, found: Mapping[str, str]) -> bool:
     if bars.height <= sample.height / 2 or ("ts" in found and len(stamped) <= sample.height / 2):
         return False
     step = stamped.unique().sort().diff().min()
-    if stamped.n_unique() < FEW or not isinstance(step, datetime.timedelta):
+    if is_told or stamped.n_unique() < FEW or not isinstance(step, datetime.timedelta):
         return True
     return (step >= A_DAY) == layout.is_dated_by_day
 

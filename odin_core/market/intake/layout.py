@@ -7,11 +7,12 @@ import datetime
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from string import Formatter
 from typing import Any, Literal, get_args
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from odin_core.errors import OdinError, nearest
 from odin_core.market.bars import NotAnInterval, minutes_of
@@ -59,7 +60,8 @@ class Layout:
     header_lines: int = 1  # the first of them names the columns
     separator: str = ","
     transposed: bool = False  # one line per figure, one field per bar
-    thousands: str | None = None  # separator inside numbers
+    thousands: str | None = None  # separator between groups of digits
+    decimal: str = "."  # before the decimals of a number: "." or ","
     time_formats: tuple[str, ...] = ("iso",)  # of ts, or ts and clock joined by a blank; the first that fits counts
     year_offset: int = 0  # years that the file is ahead of the Gregorian calendar: 543 in Thailand
     timezone: str | None = None  # of stamps without one
@@ -87,6 +89,11 @@ class Layout:
         self._require("price_divisor", self.price_divisor > 0, "it must be positive")
         self._require("time_formats", len(self.time_formats) > 0, "it must name at least one")
         self._require("separator", len(self.separator) == 1, "it must be one character")
+        self._require("decimal", self.decimal in (".", ","), 'it must be "." or ","')
+        one = self.thousands is None or (len(self.thousands) == 1 and not self.thousands.isalnum())
+        self._require("thousands", one, "it must be one character that is no digit or letter")
+        rule = f'decimals follow {self.decimal!r} too; where they follow a comma, say decimal: ","'
+        self._require("thousands", self.thousands != self.decimal, rule)
         self._check_zone()
         self._check_symbol()
         try:
@@ -98,7 +105,7 @@ class Layout:
         try:
             ZoneInfo(self.timezone or "UTC")
         except (KeyError, ValueError, OSError):
-            raise BadLayout(self.name, "timezone", self.timezone, "it must be an IANA name, as Asia/Kolkata") from None
+            raise BadLayout(self.name, "timezone", self.timezone, zone_rule(self.timezone or "")) from None
 
     def _check_symbol(self) -> None:
         try:
@@ -126,6 +133,12 @@ class Layout:
     def keeps_values(self) -> bool:
         """Whether a stamp or number that is one already becomes part of a bar as it is."""
         return self.rows == "bars" and self.stamps == "start" and self.price_divisor == 1
+
+
+def zone_rule(name: str) -> str:
+    """What a time zone must be, for a message about a name that is none."""
+    close = get_close_matches(name, available_timezones(), n=1)
+    return f"it must be an IANA name, as {close[0] if close else 'Asia/Kolkata'}"
 
 
 def found_columns(layout: Layout, have: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -234,7 +247,7 @@ def _one_of(*allowed: str) -> Any:
 
 
 _PARSERS: dict[str, Any] = {
-    **dict.fromkeys(("about", "separator", "thousands", "timezone", "interval", "symbol"), _text),
+    **dict.fromkeys(("about", "separator", "thousands", "decimal", "timezone", "interval", "symbol"), _text),
     **dict.fromkeys(("symbol_from", "symbol_form", "expiry_format", "refuse"), _text),
     **dict.fromkeys(("main_series", "marks", "names", "time_formats"), _texts),
     **dict.fromkeys(("header_lines", "year_offset"), _whole),

@@ -3,9 +3,10 @@
 No file is opened here and no row is left out or judged: what cannot be read becomes null (infinite, for a volume or
 open interest, so that it differs from one that is missing) and is judged by `intake.judging`."""
 
+import re
 from collections.abc import Mapping
 from string import Formatter
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import polars as pl
 
@@ -16,22 +17,28 @@ from odin_core.market.sources.source import INSTRUMENTS, SOURCE_BARS
 
 ISO = ("%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M%z")
 PRICES = ("open", "high", "low", "close")
+MISSING = ("", "-", "--", "na", "n/a", "nan", "null", "none", "nil")  # what files write where they have no number
+Zone = Literal["in the stamps", "of the layout", "missing"]
 
 
 class Reading(NamedTuple):
-    """Rows as bars. `is_naive`: stamps were read that have no time zone, and the layout names none, so they were taken
-    for UTC. `instruments`: INSTRUMENTS of the symbols with terms; None where the file has no terms."""
+    """Rows as bars. `zone`: where the zone of the stamps came from; "missing": they have none and the layout names
+    none, so they were taken for UTC. `instruments`: INSTRUMENTS of the symbols with terms; None where there are none.
+    `unread`: of each row the first stamp or price, with its column, that stands there and could not be read, else null;
+    None where no such column is text."""
 
     bars: pl.DataFrame
-    is_naive: bool
+    zone: Zone
     instruments: pl.DataFrame | None
+    unread: pl.Series | None
 
 
 def read_by(layout: Layout, found: Mapping[str, str], raw: pl.DataFrame) -> Reading:
     """Bars (SOURCE_BARS; a tick is one whose four prices are its own), one per row and in the same order. `found`:
     which column of `raw` is which of the layout's."""
-    ts, is_naive = stamps_of(layout, found, raw)
-    price = {p: _number(layout, raw, found["price" if layout.rows != "bars" else p]) for p in PRICES}
+    ts, zone = stamps_of(layout, found, raw)
+    columns = {p: found["price" if layout.rows != "bars" else p] for p in PRICES}
+    price = {p: _number(layout, raw, name) for p, name in columns.items()}
     prices = [(value / layout.price_divisor).alias(name) for name, value in price.items()]
     terms = _terms(layout, found, raw)
     bars = raw.select(
@@ -45,7 +52,24 @@ def read_by(layout: Layout, found: Mapping[str, str], raw: pl.DataFrame) -> Read
         bars = bars.with_columns(pl.when(pl.any_horizontal(pl.col(p).is_not_null() for p in PRICES)).then("ts"))
     if layout.symbol_form is not None:
         bars = bars.with_columns(_made_symbol(layout.symbol_form))
-    return Reading(bars.select(*SOURCE_BARS), is_naive, _instruments(bars) if terms else None)
+    unread = _unread(layout, found, raw, ts, list(dict.fromkeys(columns.values())))
+    return Reading(bars.select(*SOURCE_BARS), zone, _instruments(bars) if terms else None, unread)
+
+
+def _unread(
+    layout: Layout, found: Mapping[str, str], raw: pl.DataFrame, ts: pl.Series, prices: list[str]
+) -> pl.Series | None:
+    """See Reading. What stands for a missing value was read."""
+    failed: list[pl.Expr] = []
+    if "ts" in found and raw.schema[found["ts"]] == pl.String:
+        given = _stamp_text(raw, found)
+        is_failed = ts.is_null() & ~given.fill_null("").str.to_lowercase().is_in(MISSING)
+        failed.append(pl.when(is_failed).then(pl.lit(f"{found['ts']} ") + given))
+    for name in (name for name in prices if raw.schema[name] == pl.String):
+        given = _text(raw, name)
+        is_failed = _number(layout, raw, name).is_null() & ~given.str.to_lowercase().is_in(MISSING)
+        failed.append(pl.when(is_failed).then(pl.lit(f"{name} ") + given))
+    return raw.select(pl.coalesce(failed).alias("unread")).to_series() if failed else None
 
 
 def _text(raw: pl.DataFrame, name: str) -> pl.Expr:
@@ -54,9 +78,23 @@ def _text(raw: pl.DataFrame, name: str) -> pl.Expr:
 
 def _number(layout: Layout, raw: pl.DataFrame, name: str) -> pl.Expr:
     value = _text(raw, name)
-    if layout.thousands and raw.schema[name] == pl.String:
-        value = value.str.replace_all(layout.thousands, "", literal=True)
+    if raw.schema[name] == pl.String:
+        value = _with_point(layout, value)
     return value.cast(pl.Float64, strict=False)
+
+
+def _with_point(layout: Layout, value: pl.Expr) -> pl.Expr:
+    """Numbers without separators of thousands and with a point before their decimals. A separator counts as one only
+    before groups of digits, the last of them three (1,234,567 or 12,34,567); elsewhere the number stays as it is and
+    cannot be read, and so does one with a point where decimals follow a comma."""
+    if layout.thousands is not None:
+        apart, point = re.escape(layout.thousands), re.escape(layout.decimal)
+        groups = rf"^[+-]?\d{{1,3}}(?:{apart}\d{{2,3}})*{apart}\d{{3}}(?:{point}\d*)?$"
+        plain = value.str.replace_all(layout.thousands, "", literal=True)
+        value = pl.when(value.str.contains(groups)).then(plain).otherwise(value)
+    if layout.decimal == ".":
+        return value
+    return pl.when(~value.str.contains(".", literal=True)).then(value.str.replace(layout.decimal, ".", literal=True))
 
 
 def _figure(layout: Layout, raw: pl.DataFrame, name: str | None) -> pl.Expr:
@@ -93,22 +131,27 @@ def _made_symbol(form: str) -> pl.Expr:
     return pl.concat_str(parts).str.to_uppercase().alias("symbol")
 
 
-def stamps_of(layout: Layout, found: Mapping[str, str], raw: pl.DataFrame) -> tuple[pl.Series, bool]:
-    """`ts` in UTC as the start of the bar, and whether stamps without a zone were taken for UTC."""
+def stamps_of(layout: Layout, found: Mapping[str, str], raw: pl.DataFrame) -> tuple[pl.Series, Zone]:
+    """`ts` in UTC as the start of the bar, and where its zone came from."""
     if "ts" not in found:
-        return pl.Series("ts", [layout.date], dtype=pl.Date).cast(UTC).new_from_index(0, raw.height), False
+        dated = pl.Series("ts", [layout.date], dtype=pl.Date).cast(UTC).new_from_index(0, raw.height)
+        return dated, "of the layout"
     given = raw[found["ts"]]
     if given.dtype == pl.String:
-        ts, is_naive = _parsed(layout, _stamp_text(raw, found))
+        ts, zone = _parsed(layout, _stamp_text(raw, found))
     elif given.dtype.is_numeric():
-        ts, is_naive = _since_1970(layout, given), False
+        ts, zone = _since_1970(layout, given), "in the stamps"
     else:
-        ts, is_naive = _typed(layout, given)
+        ts, zone = _typed(layout, given)
     sane = ts.dt.year().is_between(1, 9998)
     ts = ts.set(~sane.fill_null(True), None).alias("ts")
     minutes = minutes_of(layout.interval)
     is_end = layout.stamps == "end" and layout.rows == "bars" and minutes is not None
-    return (ts - MINUTE * minutes if is_end and minutes else ts), is_naive and not layout.is_dated_by_day
+    return (ts - MINUTE * minutes if is_end and minutes else ts), zone
+
+
+def _zone_of_naive(layout: Layout) -> Zone:
+    return "missing" if layout.timezone is None and not layout.is_dated_by_day else "of the layout"
 
 
 def _stamp_text(raw: pl.DataFrame, found: Mapping[str, str]) -> pl.Series:
@@ -117,12 +160,12 @@ def _stamp_text(raw: pl.DataFrame, found: Mapping[str, str]) -> pl.Series:
     return raw.select(pl.concat_str(parts, separator=" ").alias("ts")).to_series()
 
 
-def _typed(layout: Layout, given: pl.Series) -> tuple[pl.Series, bool]:
+def _typed(layout: Layout, given: pl.Series) -> tuple[pl.Series, Zone]:
     """Stamps that are dates or instants already."""
     zone = getattr(given.dtype, "time_zone", None)
     if zone is not None:
-        return given.cast(pl.Datetime("us", zone)).dt.convert_time_zone("UTC"), False
-    return _zoned(layout, given.cast(pl.Datetime("us"))), layout.timezone is None
+        return given.cast(pl.Datetime("us", zone)).dt.convert_time_zone("UTC"), "in the stamps"
+    return _zoned(layout, given.cast(pl.Datetime("us"))), _zone_of_naive(layout)
 
 
 def _zoned(layout: Layout, local: pl.Series) -> pl.Series:
@@ -137,13 +180,13 @@ def _since_1970(layout: Layout, number: pl.Series) -> pl.Series:
     return (number.cast(pl.Float64) * unit).round().cast(pl.Int64, strict=False).cast(UTC)
 
 
-def _parsed(layout: Layout, text: pl.Series) -> tuple[pl.Series, bool]:
+def _parsed(layout: Layout, text: pl.Series) -> tuple[pl.Series, Zone]:
     """Text as UTC by the first format that fits, those with a zone before the others; what fits none is null, and so is
     a stamp without a zone among others that have one, where the layout names none."""
     if layout.year_offset:
         text = _in_gregorian_years(text, layout.year_offset)
     stamps = pl.Series("ts", [None], dtype=UTC).new_from_index(0, len(text))
-    has_zoned = False
+    has_zoned = has_naive = False
     for form in sorted(layout.time_formats, key=lambda form: not _is_zoned(form)):
         missing = stamps.is_null()
         if not (missing & text.is_not_null()).any():
@@ -151,12 +194,15 @@ def _parsed(layout: Layout, text: pl.Series) -> tuple[pl.Series, bool]:
         if _is_zoned(form):
             read = _parsed_zoned(layout, form, text)
             has_zoned |= bool(read.is_not_null().any())
-        elif has_zoned and layout.timezone is None and not layout.is_dated_by_day:
+        elif has_zoned and _zone_of_naive(layout) == "missing":
             break
         else:
             read = _zoned(layout, text.str.to_datetime(form, time_unit="us", strict=False))
+            has_naive |= bool((missing & read.is_not_null()).any())
         stamps = stamps.zip_with(~missing, read.alias("ts"))
-    return stamps, not has_zoned and layout.timezone is None and bool(stamps.is_not_null().any())
+    if has_zoned and not has_naive:
+        return stamps, "in the stamps"
+    return stamps, _zone_of_naive(layout) if has_naive else "of the layout"
 
 
 def _is_zoned(form: str) -> bool:

@@ -22,11 +22,11 @@ from odin_core.market.intake.barfiles import (
     BarFile,
     FileRows,
     Said,
-    UnreadableFile,
     batch,
     is_parquet,
     raw_columns,
     scan,
+    unreadable,
 )
 from odin_core.market.intake.filechecks import FileCheck
 from odin_core.market.intake.judging import places_of
@@ -97,7 +97,7 @@ def _copied(file: BarFile, source: pl.LazyFrame, folder: Path) -> pl.LazyFrame:
     try:
         source.sink_parquet(copy, compression="lz4", row_group_size=BATCH // 4, engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise UnreadableFile(file.path, f"damaged ({str(error).splitlines()[0]})") from error
+        raise unreadable(file.path, file.layout, file.names, error) from error
     return pl.scan_parquet(copy)
 
 

@@ -276,6 +276,7 @@ def test_every_row_is_a_bar_or_a_quarantine_row_and_never_both(
     tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]
 ):
     folder = tmp_path_factory.mktemp("rows")
+    rows = [*rows, row("B", 9)]  # a file without one sound row is refused
     pl.DataFrame(rows, schema=SOURCE).write_parquet(folder / "bars.parquet")
     lake = Lake(folder / "lake")
     report = load(lake, folder / "bars.parquet")

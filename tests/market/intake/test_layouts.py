@@ -240,7 +240,8 @@ def test_larger_bars_lie_in_a_table_of_their_own_and_end_at_the_close(lake: Lake
 def test_a_layout_of_ones_own_reads_what_no_built_in_one_does(lake: Lake, tmp_path: Path):
     layout = tmp_path / "mine.yaml"
     layout.write_text(
-        "about: semicolons, German names, day first\nseparator: ';'\nthousands: '.'\ntimezone: Europe/Berlin\n"
+        "about: semicolons, German names, day first\nseparator: ';'\nthousands: '.'\ndecimal: ','\n"
+        "timezone: Europe/Berlin\n"
         "time_formats: ['%d.%m.%Y %H:%M']\nsymbol_from: '^([A-Z]+)_'\n"
         "columns: {ts: Tag, clock: Uhrzeit, open: Eröffnung, high: Hoch, low: Tief, close: Schluss, volume: Stück}\n"
     )
@@ -261,7 +262,7 @@ def test_only_the_symbols_that_were_asked_for_come_in_and_the_others_are_counted
 
 def test_a_clock_that_was_shown_twice_is_no_time(lake: Lake, tmp_path: Path):
     path = tmp_path / "bars.csv"
-    lines = [f"2021-10-31 {clock},1,1,1,1,1" for clock in ("02:30:00", "04:45:00", "04:46:00")]
+    lines = [f"2021-10-{stamp},1,1,1,1,1" for stamp in ("31 02:30:00", "29 06:45:00", "29 06:46:00")]
     path.write_text("\n".join(["datetime,open,high,low,close,volume", *lines]))
     said = Said(symbol="A", timezone="Europe/Berlin")
     report = import_files([path], lake=lake, calendar=Weekdays(), said=said).files[0]
