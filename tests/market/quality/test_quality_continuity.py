@@ -17,11 +17,11 @@ from weekdaybars import Weekdays
 from odin_core.lake import Lake, logical_hash
 from odin_core.market.bars import BARS, MINUTE
 from odin_core.market.calendar import session_calendar
-from odin_core.market.intake.importing import Page, assess, store_page
+from odin_core.market.intake.importing import Page, store_page
+from odin_core.market.intake.storing import assess
 from odin_core.market.profile import load_profile
+from odin_core.market.quality.accepting import NoReason, NothingToAccept, accept
 from odin_core.market.quality.assessing import (
-    NothingToAccept,
-    accept,
     assess_session,
     assess_sessions,
     blocking,
@@ -293,6 +293,16 @@ def test_an_accepted_error_is_a_warning_that_says_why(tmp_path: Path):
     assert found.filter(rule="jump_without_action")["detail"].item().endswith("(accepted: it fell)")
     assert_frame_equal(lake.read("data_quality", DAYS[2]), found)
     assert_frame_equal(assess_session(lake, CALENDAR, DAYS[2]), found)
+    with pytest.raises(NothingToAccept, match=r"it was accepted before: it fell; the session has no error at all$"):
+        accept(lake, CALENDAR, DAYS[2], symbol="A", rule="jump_without_action", why="once more")
+
+
+@pytest.mark.parametrize("why", ["", " \t"])
+def test_nothing_is_accepted_without_a_reason(tmp_path: Path, why: str):
+    lake = lake_of(tmp_path, {day: scaled(0.5) for day in DAYS[2:]})
+    with pytest.raises(NoReason, match="say why the data are right"):
+        accept(lake, CALENDAR, DAYS[2], symbol="A", rule="jump_without_action", why=why)
+    assert not blocking(assess_session(lake, CALENDAR, DAYS[2])).is_empty()
 
 
 CHANGES = {
