@@ -9,8 +9,10 @@ from datetime import date, time
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
+from odin_core.errors import nearest
 from odin_core.market.terms import NoTerms, Terms
 
+EXECUTION = ("half_spread_bps", "slippage_volatility", "impact", "noise", "max_participation", "latency_bars")
 LOCAL_HOURS = ("open", "close", "special_sessions", "halts")  # written on the clock of `timezone`
 
 
@@ -119,6 +121,15 @@ def _flag(value: object) -> bool:
     return value
 
 
+def _execution(value: object) -> Mapping[str, Any]:
+    """Names are those of `execution.orders.ExecutionRules`, which brings numba, but for what other fields say."""
+    for name, number in _mapping(value).items():
+        if name not in EXECUTION:
+            raise Unfit({name: number}, f"it has no such entry; {nearest(str(name), EXECUTION)}")
+        _number(number)
+    return _mapping(value)
+
+
 def _dated(edges: tuple[str, str], make: Callable[..., Any]) -> Callable[[object], tuple[Any, ...]]:
     """A parser of lists whose entries have two local times, a reason, and either a `date` or several `dates`."""
 
@@ -151,7 +162,8 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     **dict.fromkeys(("first_partition", "last_partition"), _date),
     **dict.fromkeys(("open", "close"), _time),
     **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
-    **dict.fromkeys(("source", "costs", "execution"), _mapping),
+    **dict.fromkeys(("source", "costs"), _mapping),
+    "execution": _execution,
     **dict.fromkeys(("carry_overnight", "untradable", "underlyings_in", "decision_points", "centres"), _strings),
     "special_sessions": _dated(("open", "close"), SpecialSession),
     "halts": _dated(("start", "end"), Halt),

@@ -154,6 +154,8 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("instruments: {A: }", "instruments.*tick_size, lot_size", id="instrument without terms"),
         pytest.param("base: us", "base is 'us -> us'.*itself", id="its own base"),
         pytest.param("base: uss", "base is 'uss', but no market is called so; did you mean us", id="no such base"),
+        pytest.param("execution: {impct: 1}", "execution is {'impct': 1}.*did you mean impact", id="misspelt entry"),
+        pytest.param("execution: {impact: much}", "execution is 'much'.*a number", id="text for a number of a mapping"),
         pytest.param("tradable: 1", "tradable is 1.*true or false", id="a number for yes"),
         pytest.param("decision_points: [open]", "decision_points.*close is the only one", id="unknown decision"),
         pytest.param(
