@@ -27,6 +27,7 @@ from odin_core.commands.life import life
 from odin_core.commands.options import options
 from odin_core.commands.quality import accept, quality
 from odin_core.commands.registry import registry
+from odin_core.commands.remove import remove
 from odin_core.commands.sources import check, compact, fetch, login, tap
 from odin_core.errors import OdinError
 
@@ -151,7 +152,7 @@ def report(home: Path, market: str, life_id: str | None) -> None:
     click.echo(str(write_report(chosen)[0]))
 
 
-for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept):
+for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):
     data.add_command(command)
 for group in (data, database, dataset, life, registry):
     cli.add_command(group)

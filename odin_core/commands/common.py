@@ -4,7 +4,7 @@ Nothing here imports polars or Dagster: `odin --help` must be there at once, so 
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
@@ -16,6 +16,7 @@ from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
+    from odin_core.home import Home
     from odin_core.lifecycle.life import Life
     from odin_core.market.sources.source import Around
 
@@ -107,6 +108,21 @@ def the_life(home: Path, market: str, life_id: str | None) -> "Life":
     if found is None:
         raise NoLifeYet(home, market)
     return found
+
+
+def outdated(home: "Home", market: str, changed: Iterable[date]) -> list[str]:
+    """A line for each life of the market that decided on minute bars of sessions which are others now."""
+    from odin_core.lifecycle import life as lives
+
+    days, lines = set(changed), []
+    for life in lives.lives(home, market) if days else []:
+        commits = life.commits()
+        first = min(days.intersection(commits), default=None)
+        if first is not None:
+            count = sum(session >= first for session in commits)
+            told = f"outdates {count:,} sessions of life {life.id} from {first} on"
+            lines.append(f"{told}: see `odin lake digest` and `odin life rewind`")
+    return lines
 
 
 def emit(result: Any, json_output: bool, to_text: Callable[[Any], str]) -> None:

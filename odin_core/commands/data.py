@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, emit
+from odin_core.commands.common import as_json, common, emit, outdated
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -38,6 +38,7 @@ def data() -> None:
 @click.option("--symbol", help="What the file holds, where it does not say so itself.")
 @click.option("--date", "day", type=click.DateTime(["%Y-%m-%d"]), help="Its day, where the file does not say so.")
 @click.option("--symbols", help="Bring in only these, separated by commas.")
+@click.option("--replace", is_flag=True, help="Stored bars that the file lacks go, of its symbols and sessions.")
 @as_json
 def import_bars(
     files: tuple[Path, ...],
@@ -50,6 +51,7 @@ def import_bars(
     symbol: str | None,
     day: datetime | None,
     symbols: str | None,
+    replace: bool,
     json_output: bool,
 ) -> None:
     """Bring bars, ticks or trades from Parquet or text into the lake; rows that break a rule go to quarantine."""
@@ -75,8 +77,11 @@ def import_bars(
         opened.writer(f"odin data import --market {market}"),
         text.progress_bar("import", sys.stderr.isatty()) as progress,
     ):
-        report = import_files(files, lake=opened.lake(market), calendar=calendar, said=said, progress=progress)
-    emit(report.to_dict(), json_output, lambda _: report.to_text())
+        report = import_files(
+            files, lake=opened.lake(market), calendar=calendar, said=said, replaces=replace, progress=progress
+        )
+    hint = outdated(opened, market, [day for file in report.files if file.interval == "1m" for day in file.written])
+    emit(report.to_dict() | {"outdates": hint}, json_output, lambda _: "\n".join([report.to_text(), *hint]))
 
 
 @data.command("show")

@@ -5,9 +5,9 @@
 the pages and their order, not on how often or how far an import ran: the same command again heals a killed one and
 otherwise writes nothing."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from odin_core.market.bars import table_of as table_of
 from odin_core.market.intake.barfiles import BarFile, Said, open_file
 from odin_core.market.intake.pages import Batch, Page, sorted_out
 from odin_core.market.intake.spilling import spill_folder, windows
-from odin_core.market.intake.storing import Findings, stored
+from odin_core.market.intake.storing import Findings, Stored, stored
 from odin_core.market.quality.assessing import RULES, SessionHours
 
 STRANGE_DAYS, STRANGE_SHARE = 10, 0.01  # days that are no sessions, from which a daily file looks foreign
+TOLD = 5  # blocked sessions that are told one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class PageReport:
     unchanged: tuple[date, ...]
     layout: str | None = None  # of a file
     left_out: int = 0  # rows of symbols that were not asked for
+    removed: int = 0  # stored bars that went because the page replaces its symbols' sessions and lacks them
 
     @property
     def sessions(self) -> list[date]:
@@ -57,6 +59,7 @@ class PageReport:
             quarantined=_most_frequent_first(self.quarantined | counts),
             out_of_order=self.out_of_order + other.out_of_order,
             corrected=self.corrected + other.corrected,
+            removed=self.removed + other.removed,
             symbols=tuple(sorted({*self.symbols, *other.symbols})),
             written=tuple(sorted(self.written + other.written)),
             unchanged=tuple(sorted(self.unchanged + other.unchanged)),
@@ -75,6 +78,7 @@ class PageReport:
             "quarantined": self.quarantined,
             "out_of_order": self.out_of_order,
             "corrected": self.corrected,
+            "removed": self.removed,
             "symbols": len(self.symbols),
             "sessions": {"written": len(self.written), "unchanged": len(self.unchanged)},
             "first": str(sessions[0]) if sessions else None,
@@ -101,6 +105,8 @@ class PageReport:
             lines.append(f"  {self.left_out:,} rows of symbols that were not asked for were left out")
         if self.corrected:
             lines.append(f"  {self.corrected:,} bars replaced stored ones with other values")
+        if self.removed:
+            lines.append(f"  {self.removed:,} stored bars that the file lacks were removed")
         return "\n".join(lines)
 
 
@@ -112,17 +118,18 @@ def store_page(page: Page, *, lake: Lake, calendar: SessionHours, interval: str 
     all, and the same page again writes nothing. Raises NotAnInterval, and PartitionUnreadable where the lake is
     damaged."""
     batch = sorted_out(page, calendar, interval)
-    outcomes: dict[date, int | None] = {}
+    done: list[Stored] = []
     with Findings(lake, calendar) as findings:
-        for done in stored(lake, page, batch):
-            outcomes[done.session] = done.changed
-            findings.add(done)
-    return reported(page, batch, outcomes)
+        for session in stored(lake, page, batch):
+            done.append(session.without_frames())
+            findings.add(session)
+    return reported(page, batch, done)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
     files: tuple[PageReport, ...]
+    blocked: dict[date, list[str]] = field(default_factory=dict)  # sessions with errors, these or older ones, as text
 
     @property
     def sessions(self) -> list[date]:
@@ -134,10 +141,20 @@ class ImportReport:
         return sum(file.kept for file in self.files)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"files": [file.to_dict() for file in self.files]}
+        blocked = {str(session): errors for session, errors in sorted(self.blocked.items())}
+        return {"files": [file.to_dict() for file in self.files], "blocked": blocked}
 
     def to_text(self) -> str:
-        return "\n".join(file.to_text() for file in self.files)
+        return "\n".join([*(file.to_text() for file in self.files), *blocked_text(self.blocked)])
+
+
+def blocked_text(blocked: Mapping[date, Sequence[str]]) -> list[str]:
+    """What to say of sessions that may not be used: how many, and what is wrong with the first of them."""
+    if not blocked:
+        return []
+    count = f"{len(blocked):,} session{'s' if len(blocked) > 1 else ''}"
+    told = [f"  {session} {errors[0]}" for session, errors in sorted(blocked.items())[:TOLD]]
+    return [f"{count} blocked by errors in the data, see `odin data quality`:", *told]
 
 
 def import_files(
@@ -146,13 +163,15 @@ def import_files(
     lake: Lake,
     calendar: SessionHours,
     said: Said | None = None,
+    replaces: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportReport:
     """Bring files of bars, ticks or trades into a market's lake, each as a page, see `store_page`.
 
-    `said`: what the user says of the files, over what their layouts say. `progress` gets rows done and rows in all. All
-    files are looked at before anything is written. Memory: some 400,000 rows at a time, however long a file is, and all
-    of its rows that belong to no session. Raises the errors of `intake.barfiles` and `intake.filechecks`, and
+    `said`: what the user says of the files, over what their layouts say. `replaces`: of the symbols and sessions that a
+    file has sound bars for, the lake keeps nothing but these. `progress` gets rows done and rows in all. All files are
+    looked at before anything is written. Memory: some 400,000 rows at a time, however long a file is, and all of its
+    rows that belong to no session. Raises the errors of `intake.barfiles` and `intake.filechecks`, and
     PartitionUnreadable."""
     said = said or Said()
     files = [open_file(Path(path), said) for path in paths]
@@ -168,21 +187,21 @@ def import_files(
         for file in files:
             before, report = handled, _empty_report(file)
             for page, batch in _ahead(_pages(file, said, calendar, _below(folder, file))):
-                outcomes: dict[date, int | None] = {}
-                for done in stored(lake, page, batch):
-                    outcomes[done.session] = done.changed
+                done: list[Stored] = []
+                for session in stored(lake, page, batch, replaces=replaces):
+                    done.append(session.without_frames())
                     if file is files[-1]:
-                        findings.add(done)
+                        findings.add(session)
                     else:  # a later file may change it, or a session before it
-                        findings.touch(done.session)
-                    handled += done.rows
-                    tell(done.rows)
+                        findings.touch(session.session)
+                    handled += session.rows
+                    tell(session.rows)
                 findings.wait()
-                report = report.plus(reported(page, batch, outcomes))
+                report = report.plus(reported(page, batch, done))
             reports.append(replace(report, left_out=file.rows - report.rows))
             left, handled = before + file.rows - handled, before + file.rows
             tell(left)
-    return ImportReport(files=tuple(reports))
+    return ImportReport(files=tuple(reports), blocked=findings.errors)
 
 
 def _pages(file: BarFile, said: Said, calendar: SessionHours, folder: Path) -> Iterator[tuple[Page, Batch]]:
@@ -221,8 +240,9 @@ def _empty_report(file: BarFile) -> PageReport:
     )  # fmt: skip
 
 
-def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> PageReport:
+def reported(page: Page, batch: Batch, done: Sequence[Stored]) -> PageReport:
     with_bars = set(batch.kept["session"].unique())
+    outcomes = {session.session: session.changed for session in done}
     return PageReport(
         origin=page.origin,
         interval=batch.interval,
@@ -232,6 +252,7 @@ def reported(page: Page, batch: Batch, outcomes: dict[date, int | None]) -> Page
         quarantined=_most_frequent_first(dict(batch.bad.group_by("rule").len().iter_rows())),
         out_of_order=int(batch.kept["late"].sum()),
         corrected=sum(n or 0 for n in outcomes.values()),
+        removed=sum(session.removed for session in done),
         symbols=tuple(batch.kept["symbol"].unique().sort()),
         written=tuple(sorted(s for s in with_bars if outcomes[s] is not None)),
         unchanged=tuple(sorted(s for s in with_bars if outcomes[s] is None)),

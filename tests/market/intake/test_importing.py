@@ -46,12 +46,14 @@ def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, par
                 "quarantined": {},
                 "out_of_order": 0,
                 "corrected": 0,
+                "removed": 0,
                 "symbols": 2,
                 "sessions": {"written": 2, "unchanged": 0},
                 "first": "2021-04-01",
                 "last": "2021-04-02",
             }
-        ]
+        ],
+        "blocked": {str(FRIDAY): ["A repeated_session: all bars are those of 2021-04-01 again"]},
     }
 
 
