@@ -130,6 +130,7 @@ class FileRows(NamedTuple):
     rows: pl.Series
     instruments: pl.DataFrame | None
     unread: pl.Series | None = None  # see `intake.reading`
+    others: tuple[str, ...] = ()  # symbols of the rows left out, where none is of those asked for
 
 
 def open_file(path: Path, said: Said | None = None) -> BarFile:
@@ -215,7 +216,9 @@ def _of_symbols(rows: FileRows, symbols: Sequence[str]) -> FileRows:
     if instruments is not None:
         instruments = instruments.filter(pl.col("symbol").is_in(symbols))
     unread = None if rows.unread is None else rows.unread.filter(asked)
-    return FileRows(rows.raw.filter(asked), rows.bars.filter(asked), rows.rows.filter(asked), instruments, unread)
+    others = () if asked.any() else tuple(rows.bars["symbol"].drop_nulls().unique())
+    kept = rows.raw.filter(asked), rows.bars.filter(asked), rows.rows.filter(asked)
+    return FileRows(*kept, instruments, unread, others)
 
 
 class _Head(NamedTuple):

@@ -30,6 +30,7 @@ NOTABLE = 0.02  # share of rows outside the sessions from which a batch is looke
 A_QUARTER = 15  # minutes; no two time zones are nearer
 DAY = 86_400_000_000  # microseconds
 FEW = 10  # rows that are no reason to refuse a file
+SHOWN = 20  # symbols that a message names
 DAYS = 3  # sessions that cannot all be the same day of a month
 
 
@@ -48,8 +49,9 @@ class WrongStamps(OdinError):
 class WrongBarLength(OdinError):
     def __init__(self, path: Path, interval: str, minutes: int) -> None:
         other = "day" if minutes >= HALF_A_DAY else f"{minutes}m"
+        apart = f"{minutes} minute{'' if minutes == 1 else 's'}"
         super().__init__(
-            f"{path}: most of its bars are {minutes} minutes apart, which are no bars of interval {interval}; "
+            f"{path}: most of its bars are {apart} apart, which are no bars of interval {interval}; "
             f"import it with `--interval {other}` if that is what they are"
         )
 
@@ -98,6 +100,15 @@ class SwappedDates(OdinError):
         )
 
 
+class NotAskedFor(OdinError):
+    def __init__(self, path: Path, others: list[str]) -> None:
+        more = f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else ""
+        super().__init__(
+            f"{path}: no row is of the --symbols asked for; it holds {', '.join(others[:SHOWN])}{more}. Mend "
+            f"--symbols, or leave the file out"
+        )
+
+
 class NothingSound(OdinError):
     def __init__(self, path: Path, rows: int, rules: pl.DataFrame) -> None:
         why = "; ".join(f"{n:,} {rule}: {RULES[rule]}" for rule, n in rules.iter_rows())
@@ -120,6 +131,7 @@ class FileCheck:
         self._last: datetime | None = None
         self._clocks: set[int] = set()  # earliest and latest time of day, microseconds
         self._seen: set[date] = set()  # sessions
+        self._others: set[str] = set()  # symbols of batches without a row that was asked for
         self._days: list[pl.DataFrame] = []
         self._spanned: list[pl.DataFrame] = []
         self._steps: list[pl.DataFrame] = []
@@ -145,6 +157,7 @@ class FileCheck:
             self._clocks = {at for at in (*self._clocks, clock.min(), clock.max()) if isinstance(at, int)}
             self._clocks = {min(self._clocks), max(self._clocks)} if self._clocks else set()
             self._seen |= {session for session, n in zip(hours.sessions, counts, strict=False) if n}
+            self._others |= set(rows.others)
             self._rows += len(bars)
             self._outside += len(outside)
             self._unread += len(unread)
@@ -156,8 +169,10 @@ class FileCheck:
             self._spanned += [] if spans is None else [spans]
 
     def require(self) -> None:
-        """Raises WrongFormat, WrongBarLength, SwappedDates, DailyStamps, WrongMarket, WrongZone, WrongStamps,
-        NothingSound: what others follow from comes first."""
+        """Raises NotAskedFor, WrongFormat, WrongBarLength, SwappedDates, DailyStamps, WrongMarket, WrongZone,
+        WrongStamps, NothingSound: what others follow from comes first."""
+        if not self._rows:
+            raise NotAskedFor(self._path, sorted(self._others))
         if self._unread >= max(FEW, UNREAD * self._rows) or (not self._is_sound and self._unread > HALF * self._rows):
             raise WrongFormat(self._path, self._unread / self._rows, self._example)
         self._check_length()
@@ -167,7 +182,7 @@ class FileCheck:
             raise WrongMarket(self._path, self._outside / self._rows, self._first, self._last)
         self._check_zone()
         self._check_stamps()
-        if self._rows and not self._is_sound:
+        if not self._is_sound:
             rules = pl.concat(self._rules).group_by("rule").agg(pl.col("len").sum())
             raise NothingSound(self._path, self._rows, rules.sort("len", "rule", descending=[True, False]))
 

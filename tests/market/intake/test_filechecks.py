@@ -20,6 +20,7 @@ from odin_core.market.calendar import session_calendar
 from odin_core.market.intake.barfiles import BadOption, Said, UnreadableFile, ZoneInStamps
 from odin_core.market.intake.filechecks import (
     DailyStamps,
+    NotAskedFor,
     NothingSound,
     SwappedDates,
     WrongBarLength,
@@ -253,11 +254,21 @@ def test_a_recorded_day_of_contracts_is_refused_as_minutes_with_the_interval(
 def test_minutes_read_as_days_are_refused_with_the_interval(lake: Lake, tmp_path: Path, kind: str):
     path, frame = tmp_path / f"bars.{kind}", pl.DataFrame(day_of("A"), schema=SOURCE)
     frame.write_parquet(path) if kind == "parquet" else frame.write_csv(path)
-    with pytest.raises(WrongBarLength, match=r"1 minutes apart.*interval day.*--interval 1m"):
+    with pytest.raises(WrongBarLength, match=r"1 minute apart.*interval day.*--interval 1m"):
         load(lake, path, interval="day")
 
 
 # What is said, and what a file is
+
+
+def test_a_file_without_a_symbol_that_was_asked_for_is_refused_with_those_that_it_has(
+    lake: Lake, parquet: Callable[..., Path]
+):
+    path = parquet(day_of("US30") + day_of("NAS100"))
+    with pytest.raises(NotAskedFor, match=r"no row is of the --symbols asked for; it holds NAS100, US30\."):
+        load(lake, path, symbols=("US300",))
+    assert lake.tables() == []
+    assert load(lake, path, symbols=("US30", "US300")).kept == 375
 
 
 def test_a_zone_that_does_not_exist_is_told_by_its_option(lake: Lake):
