@@ -8,9 +8,11 @@ from datetime import UTC, date, datetime, timedelta
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import psycopg2
 
 from odin_assets.postgres import serve
 from odin_core.lake import Lake
@@ -29,6 +31,13 @@ def server() -> str:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(stack.close)
     return stack.enter_context(serve(folder / "postgres"))
+
+
+def ask(query: str) -> list[tuple[Any, ...]]:
+    """The rows that a query gives, on a connection of its own."""
+    with psycopg2.connect(server()) as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchall() if cursor.description else []
 
 
 def empty_database() -> Database:
