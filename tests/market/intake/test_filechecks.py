@@ -111,6 +111,15 @@ def test_a_wrong_zone_is_said_before_the_stamps_that_follow_from_it(lake: Lake, 
     assert lake.tables() == []
 
 
+@pytest.mark.parametrize("zone", ["Asia/Dhaka", "Asia/Karachi", "Asia/Dubai"])
+def test_recorded_minutes_read_in_a_neighbouring_zone_are_refused(
+    lake: Lake, market_file: Callable[[str], Path], zone: str
+):
+    path = market_file("raw/nifty_1m_headerless_bar_end_labels_outage_day.txt")
+    with pytest.raises(WrongZone):
+        import_files([path], lake=lake, calendar=session_calendar(load_profile("nse")), said=Said(timezone=zone))
+
+
 def test_a_refused_file_changes_no_bar_that_is_there(lake: Lake, parquet: Callable[..., Path]):
     load(lake, parquet(days(range(375))))
     before = contents(lake)
