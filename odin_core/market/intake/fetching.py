@@ -20,9 +20,11 @@ import polars as pl
 from odin_core.errors import EmptyRange, OdinError, in_order
 from odin_core.home import Home
 from odin_core.lake import Lake, logical_hash, read_parquet, write_parquet
+from odin_core.market.bars import table_of
 from odin_core.market.calendar import SessionCalendar, session_calendar
-from odin_core.market.intake.importing import Page, PageReport, store_page, table_of
+from odin_core.market.intake.importing import PageReport, store_page
 from odin_core.market.intake.judging import judged
+from odin_core.market.intake.pages import Page
 from odin_core.market.profile import MarketProfile
 from odin_core.market.sources.source import (
     SOURCE_BARS,

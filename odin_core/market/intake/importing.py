@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from odin_core.lake import Lake
-from odin_core.market.bars import table_of as table_of
 from odin_core.market.intake.barfiles import BarFile, Said, open_file
 from odin_core.market.intake.pages import Batch, Page, sorted_out
 from odin_core.market.intake.spilling import spill_folder, windows

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weekdaybars import FRIDAY, SOURCE, THURSDAY, at, contents, damaged, day_of, held_back, load, row
+from weekdaybars import FRIDAY, SOURCE, THURSDAY, Weekdays, at, contents, damaged, day_of, held_back, load, row
 
 from odin_core.lake import Lake, PartitionUnreadable, logical_hash
 from odin_core.market.bars import BARS
@@ -19,7 +19,7 @@ from odin_core.market.intake.barfiles import UnreadableFile
 from odin_core.market.intake.importing import import_files
 from odin_core.market.intake.pages import NO_SESSION
 from odin_core.market.profile import load_profile
-from odin_core.market.quality.assessing import ARRIVALS, FINDINGS, QUARANTINE, RULES
+from odin_core.market.quality.assessing import ARRIVALS, FINDINGS, QUARANTINE, RULES, assess_sessions, blocking
 
 
 def test_sound_bars_are_stored_by_session_and_known_at_their_end(lake: Lake, parquet: Callable[..., Path]):
@@ -311,3 +311,35 @@ def test_the_recorded_files_arrive_whole(lake: Lake, market_file: Callable[[str]
     back = lake.scan("quarantine").select(*SOURCE) if outside else source.head(0)
     everything = pl.concat([stored, back]).collect()
     assert logical_hash(everything, ["symbol", "ts"]) == logical_hash(source.collect(), ["symbol", "ts"])
+
+
+@settings(max_examples=15)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from("AB"), st.integers(0, 5), st.booleans()), min_size=1, max_size=6),
+        min_size=1,
+        max_size=3,
+    ),
+    st.booleans(),
+)
+def test_findings_made_beside_the_storing_are_those_of_the_lake_that_comes_out(
+    tmp_path_factory: pytest.TempPathFactory, files: list[list[tuple[str, int, bool]]], replaces: bool
+):
+    """Several files that meet in sessions and go back in time: what was assessed early must not stay as it was then."""
+    folder, paths = tmp_path_factory.mktemp("files"), []
+    for number, held in enumerate(files):
+        rows = []
+        for symbol, day, is_tenth in held:
+            scale = 0.1 if is_tenth else 1.0
+            for bar in day_of(symbol, THURSDAY + timedelta(days=day), range(5 * number, 60)):
+                rows.append(bar | {name: bar[name] * scale for name in ("open", "high", "low", "close")})
+        paths.append(folder / f"{number}.parquet")
+        pl.DataFrame(rows, schema=SOURCE).write_parquet(paths[-1])
+    lake = Lake(folder / "lake")
+    report = import_files(paths, lake=lake, calendar=Weekdays(), replaces=replaces)
+    sessions = lake.sessions("price_history")
+    assessed = dict(assess_sessions(lake, Weekdays(), sessions))
+    for session in sessions:
+        assert lake.read("data_quality", session).equals(assessed[session])
+    errors = {session for session, findings in assessed.items() if blocking(findings).height}
+    assert report.blocked.keys() == errors

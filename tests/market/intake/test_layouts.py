@@ -12,9 +12,10 @@ from weekdaybars import SOURCE, THURSDAY, Weekdays, at, day_of, row
 
 from odin_core.errors import OdinError
 from odin_core.lake import Lake
+from odin_core.market.bars import table_of
 from odin_core.market.calendar import session_calendar
 from odin_core.market.intake.barfiles import NaiveTimestamps, NoBars, NotSaid, Said
-from odin_core.market.intake.importing import PageReport, import_files, table_of
+from odin_core.market.intake.importing import PageReport, import_files
 from odin_core.market.intake.layout import BadLayout, UnknownLayout, layout_names, load_layout, parse_layout
 from odin_core.market.profile import load_profile
 

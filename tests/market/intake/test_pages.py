@@ -8,9 +8,10 @@ import pytest
 from weekdaybars import FRIDAY, THURSDAY, Weekdays, at, contents, day_of, row
 
 from odin_core.lake import Lake
-from odin_core.market.bars import BARS, NotAnInterval
+from odin_core.market.bars import BARS, NotAnInterval, table_of
 from odin_core.market.calendar import session_calendar
-from odin_core.market.intake.importing import Page, PageReport, store_page, table_of
+from odin_core.market.intake.importing import PageReport, store_page
+from odin_core.market.intake.pages import Page
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import INSTRUMENTS, SOURCE_BARS
 

@@ -10,9 +10,10 @@ import pytest
 from realdata import market_file
 
 from odin_core.lake import Lake
-from odin_core.market.bars import BARS, MINUTE, minutes_of
+from odin_core.market.bars import BARS, MINUTE, minutes_of, table_of
 from odin_core.market.calendar import session_calendar
-from odin_core.market.intake.importing import Page, store_page, table_of
+from odin_core.market.intake.importing import store_page
+from odin_core.market.intake.pages import Page
 from odin_core.market.profile import load_profile
 from odin_core.market.quality.assessing import assess_session, assess_sessions, blocking
 from odin_core.market.reference.actions import ACTIONS
