@@ -55,3 +55,12 @@ def test_a_life_that_decided_on_changed_sessions_is_named_with_how_many_are_outd
     assert line.startswith(f"outdates 2 sessions of life {life.id} from {commits[-2]} on")
     assert outdated(home, "demo", []) == []
     assert outdated(home, "demo", [nsefiles.FIRST]) == []
+
+
+def test_a_damaged_life_does_not_keep_data_out(home: Path, tmp_path: Path):
+    (home / "lives" / "broken").mkdir(parents=True)
+    (home / "lives" / "broken" / "life.json").write_text("{")
+    path = nsefiles.written(nsefiles.of([nsefiles.LAST]), tmp_path / "more.parquet")
+    said = odin("data", "import", path, "--market", "nse", home=home)
+    assert said.status == 0
+    assert "which lives this outdates cannot be told" in said.out

@@ -115,7 +115,11 @@ def outdated(home: "Home", market: str, changed: Iterable[date]) -> list[str]:
     from odin_core.lifecycle import life as lives
 
     days, lines = set(changed), []
-    for life in lives.lives(home, market) if days else []:
+    try:
+        found = lives.lives(home, market) if days else []
+    except OdinError as error:  # the data are stored all the same
+        return [f"which lives this outdates cannot be told: {error}"]
+    for life in found:
         commits = life.commits()
         first = min(days.intersection(commits), default=None)
         if first is not None:
