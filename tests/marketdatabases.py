@@ -1,6 +1,7 @@
 """A real PostgreSQL for tests, one server per test process; every test gets a schema of its own."""
 
 import atexit
+import os
 import shutil
 import tempfile
 from contextlib import ExitStack
@@ -28,9 +29,14 @@ _numbers = count()
 def server() -> str:
     """The URL of a server that ends with this process."""
     folder, stack = Path(tempfile.mkdtemp(prefix="odin-market-database-")), ExitStack()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(stack.close)
+    atexit.register(_end, os.getpid(), folder, stack)
     return stack.enter_context(serve(folder / "postgres"))
+
+
+def _end(owner: int, folder: Path, stack: ExitStack) -> None:
+    if os.getpid() == owner:  # a forked child leaves its parent's server alone
+        stack.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def ask(query: str) -> list[tuple[Any, ...]]:

@@ -291,9 +291,10 @@ def test_a_life_with_a_commit_missing_is_refused_with_the_way_back(home: Home):
 
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
-    """A test that fails must not leave its processes at work."""
+    """A test that fails must not leave its processes at work; those that were there before are others' business."""
     import psutil
 
+    before = set(psutil.Process().children(recursive=True))
     yield
-    for child in psutil.Process().children(recursive=True):
+    for child in set(psutil.Process().children(recursive=True)) - before:
         child.kill()
