@@ -74,12 +74,23 @@ class Lake:
         write_parquet(frame, path)
         return path
 
+    def write_changed(self, table: str, session: date, frame: pl.DataFrame) -> bool:
+        """`write`, unless the partition holds just these rows in this order already; whether it was written."""
+        if self.has(table, session) and self.read(table, session).equals(frame):
+            return False
+        self.write(table, session, frame)
+        return True
+
     def read(self, table: str, session: date) -> pl.DataFrame:
         """One partition. Raises PartitionMissing or PartitionUnreadable."""
         path = self.path(table, session)
         if not path.is_file():
             raise PartitionMissing(table, session, path)
         return read_parquet(path)
+
+    def read_or_empty(self, table: str, session: date, schema: pl.Schema) -> pl.DataFrame:
+        """One partition, or no row of that schema where there is none. Raises PartitionUnreadable."""
+        return self.read(table, session) if self.has(table, session) else schema.to_frame()
 
     def read_many(self, table: str, sessions: Iterable[date]) -> pl.DataFrame:
         """Several partitions, concatenated in the order given; each must exist. Empty input gives an empty frame."""

@@ -2,7 +2,6 @@
 first known. Corporate actions and fundamentals are brought in by `odin data actions` and `odin data fundamentals`; open
 interest follows from the bars of an options market."""
 
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -11,7 +10,6 @@ import polars as pl
 from odin_assets.assets.market import of_market
 from odin_assets.partitions import session_of
 from odin_assets.resources import OdinHome, users_mistakes
-from odin_core.lake import Lake
 from odin_core.market.options.open_interest import open_interest_of, store_open_interest
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.reference import actions, fundamentals
@@ -20,6 +18,7 @@ KNOWN = {
     actions.TABLE: "Splits, bonuses, dividends, mergers and new names, by when they became known.",
     fundamentals.TABLE: "Fundamental figures, by when they became known.",
 }
+KNOWN_ROWS = {actions.TABLE: actions.ACTIONS, fundamentals.TABLE: fundamentals.FUNDAMENTALS}
 
 
 def reference_names(market: str) -> list[str]:
@@ -42,15 +41,11 @@ def _known(market: str, table: str, description: str) -> dg.AssetsDefinition:
         with users_mistakes():
             lake = odin.open().lake(market)
             for key in context.partition_keys:
-                rows = _rows(lake, table, session_of(key))
-                numbers = {"rows": rows.height, "symbols": rows["symbol"].n_unique() if rows.height else 0}
+                rows = lake.read_or_empty(table, session_of(key), KNOWN_ROWS[table])
+                numbers = {"rows": rows.height, "symbols": rows["symbol"].n_unique()}
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
 
     return known
-
-
-def _rows(lake: Lake, table: str, session: date) -> pl.DataFrame:
-    return lake.read(table, session) if lake.has(table, session) else pl.DataFrame()
 
 
 def _open_interest(profile: MarketProfile) -> dg.AssetsDefinition:

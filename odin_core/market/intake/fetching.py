@@ -278,9 +278,7 @@ def _missing(
 
 
 def _covered(lake: Lake, session: date, kind: str, interval: str) -> set[str]:
-    if not lake.has(COVERAGE_TABLE, session):
-        return set()
-    rows = lake.read(COVERAGE_TABLE, session)
+    rows = lake.read_or_empty(COVERAGE_TABLE, session, COVERAGE)
     return set(rows.filter((pl.col("source") == kind) & (pl.col("interval") == interval))["symbol"])
 
 
@@ -379,7 +377,7 @@ def _cover(lake: Lake, day: date, kind: str, interval: str, answered: Sequence[s
         },
         schema=COVERAGE,
     )
-    stored = lake.read(COVERAGE_TABLE, day) if lake.has(COVERAGE_TABLE, day) else COVERAGE.to_frame()
+    stored = lake.read_or_empty(COVERAGE_TABLE, day, COVERAGE)
     key = ["symbol", "interval", "source"]
     lake.write(COVERAGE_TABLE, day, pl.concat([stored.join(rows, on=key, how="anti"), rows]).sort(key))
     return sum(answer.is_empty() for answer in answers)

@@ -156,10 +156,8 @@ def rewrite(lake: Lake, table: str, rows: pl.DataFrame, calendar: SessionCalenda
         part = parts.get(session)
         if part is None:
             lake.remove(table, session)
-        elif lake.has(table, session) and lake.read(table, session).equals(part):
+        elif not lake.write_changed(table, session, part):
             continue
-        else:
-            lake.write(table, session, part)
         changed.append(session)
     return changed
 
@@ -169,7 +167,7 @@ def quarantine(lake: Lake, table: str, file: SourceFile, refused: pl.DataFrame) 
     content = as_json(file.raw).gather(refused["row"])
     new = refused.with_columns(content=content, origin=pl.lit(file.origin), origin_id=pl.lit(file.origin_id))
     new = new.select(REFUSED.names()).cast(REFUSED).sort("row", "rule")
-    stored = lake.read(table, NO_SESSION) if lake.has(table, NO_SESSION) else REFUSED.to_frame()
+    stored = lake.read_or_empty(table, NO_SESSION, REFUSED)
     both = pl.concat([stored.filter(pl.col("origin_id") != file.origin_id), new])
     if not both.equals(stored):
         lake.write(table, NO_SESSION, both)

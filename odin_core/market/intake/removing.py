@@ -121,7 +121,7 @@ def remove(
 
 
 def _arrivals_left(lake: Lake, session: date, parts: Sequence[Part], is_removed: pl.Expr) -> pl.DataFrame:
-    came = lake.read("arrivals", session) if lake.has("arrivals", session) else ARRIVALS.to_frame()
+    came = lake.read_or_empty("arrivals", session, ARRIVALS)
     left = came.filter(~is_removed)
     for interval in {part.interval for part in parts}:
         left = without_bars(left, interval, [part.symbol for part in parts if part.interval == interval])

@@ -166,8 +166,7 @@ class Findings:
 
     def _assess(self, session: date, frames: Mapping[str, pl.DataFrame] | None = None) -> None:
         findings = self._assessor.assess(session, held=frames)
-        if not (self._lake.has("data_quality", session) and self._lake.read("data_quality", session).equals(findings)):
-            self._lake.write("data_quality", session, findings)
+        self._lake.write_changed("data_quality", session, findings)
         self._assessed.add(session)
         errors = blocking(findings).sort("symbol", "rule").select("symbol", "rule", "detail")
         if errors.height:

@@ -74,9 +74,8 @@ def store_open_interest(lake: Lake, session: date, tables: OptionTables) -> bool
     Empty tables are not written."""
     written = False
     for name, frame in ((OPTION_CHAIN, tables.chain), (OPEN_INTEREST_TABLE, tables.series)):
-        if frame.height and not (lake.has(name, session) and lake.read(name, session).equals(frame)):
-            lake.write(name, session, frame)
-            written = True
+        if frame.height:
+            written |= lake.write_changed(name, session, frame)
     return written
 
 
@@ -91,7 +90,7 @@ def _bars(lake: Lake, session: date) -> pl.DataFrame:
 
 def _options(lake: Lake, session: date, symbols: Sequence[str], calendar: SessionCalendar) -> pl.DataFrame:
     """INSTRUMENTS of the symbols that are options, as the table `instruments` says, else as their names do."""
-    table = lake.read("instruments", session) if lake.has("instruments", session) else INSTRUMENTS.to_frame()
+    table = lake.read_or_empty("instruments", session, INSTRUMENTS)
     said = table.filter(pl.col("symbol").is_in(symbols) & pl.col("underlying").is_not_null())
     rest = sorted(set(symbols) - set(said["symbol"]))
     both = pl.concat([said.select(*INSTRUMENTS), contracts_of(rest, session, calendar)])

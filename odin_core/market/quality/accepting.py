@@ -34,7 +34,7 @@ def accept(
     Returns the session's findings, which are written too. Raises NothingToAccept, NoReason."""
     if not why.strip():
         raise NoReason(session, symbol, rule)
-    stored = lake.read(TABLE, session) if lake.has(TABLE, session) else ACCEPTED.to_frame()
+    stored = lake.read_or_empty(TABLE, session, ACCEPTED)
     errors = blocking(assess_session(lake, calendar, session))
     found = errors.filter(symbol=symbol, rule=rule, interval=interval)
     if found.is_empty():
