@@ -1,13 +1,11 @@
 """Resources: the home directory that a run works on, and DuckDB in memory over its lake."""
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 import dagster as dg
-import numpy as np
 from dagster_duckdb import DuckDBResource
 
 from odin_core.errors import OdinError
@@ -47,8 +45,7 @@ def now() -> datetime:
 
 
 def around() -> Around:
-    """What a source takes from outside; the environment and `.env` are read here."""
-    return Around(secrets=read_secrets(os.environ), now=now, sleep=time.sleep, rng=np.random.default_rng())
+    return Around.of(os.environ, now)
 
 
 Progress = Callable[[str, str], None]

@@ -81,21 +81,21 @@ def with_life_settings(command: Command) -> Command:
     return command
 
 
+def names(listed: str | None) -> tuple[str, ...]:
+    """The names of a comma-separated option, blanks around them and empty ones left out."""
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())
+
+
 def now() -> datetime:
     return datetime.now(UTC)
 
 
 def around() -> "Around":
-    """What a source takes from outside: secrets of the environment and `.env`, the system's clock, fresh randomness."""
     import os
-    import time
-
-    import numpy as np
 
     from odin_core.market.sources.source import Around
-    from odin_core.secrets import read_secrets
 
-    return Around(secrets=read_secrets(os.environ), now=now, sleep=time.sleep, rng=np.random.default_rng())
+    return Around.of(os.environ, now)
 
 
 def the_life(home: Path, market: str, life_id: str | None) -> "Life":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, emit, outdated
+from odin_core.commands.common import as_json, common, emit, names, outdated
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -70,7 +70,7 @@ def import_bars(
         interval=interval,
         symbol=symbol,
         date=day.date() if day else None,
-        symbols=tuple(name.strip() for name in (symbols or "").split(",") if name.strip()),
+        symbols=names(symbols),
     )
     opened, calendar = open_home(home), session_calendar(profile)
     with (

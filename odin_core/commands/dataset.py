@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit
+from odin_core.commands.common import SESSION, as_json, common, emit, names
 from odin_core.errors import OdinError, in_order
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def export(
     in_order(start, end)
     opened = open_home(home, create=False)
     life = lives.current(opened, market)
-    selection = Selection(tables=_names(tables), first=start, last=end, symbols=_names(symbols), form=form)
+    selection = Selection(tables=names(tables), first=start, last=end, symbols=names(symbols), form=form)
     with text.progress_bar("export", sys.stderr.isatty()) as progress:
         manifest = write(
             opened,
@@ -158,10 +158,6 @@ def _completeness(shares: "Mapping[str, float]") -> str:
     """The columns of a table that have unknown values, the least known first."""
     gaps = sorted((share, name) for name, share in shares.items() if share < 1)
     return ", ".join(f"{name} {share:.1%}" for share, name in gaps) or "every column in every row"
-
-
-def _names(listed: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in listed.split(",") if part.strip()) if listed else ()
 
 
 def _found(home: Path, name: str) -> "Registered":

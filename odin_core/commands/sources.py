@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, around, as_json, common, emit, now
+from odin_core.commands.common import SESSION, around, as_json, common, emit, names, now
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -63,7 +63,7 @@ def fetch(
             sessions_to_fetch(
                 opened, profile, start, end, as_of=surroundings.now(), interval=interval, recheck=recheck
             ),
-            symbols=tuple(part.strip() for part in symbols.split(",") if part.strip()) if symbols else (),
+            symbols=names(symbols),
             interval=interval,
             recheck=recheck,
             progress=lambda step: bar(step.done, step.total, f"{step.window} {step.symbol}"),
@@ -139,7 +139,7 @@ def tap(
         raise NothingToAsk(market, profile.source["kind"])
     if not isinstance(source, Streams):
         raise NoStream(market, profile.source["kind"])
-    wanted = tuple(s.strip() for s in symbols.split(",")) if symbols else tuple(profile.source.get("symbols", ()))
+    wanted = names(symbols) or tuple(profile.source.get("symbols", ()))
     began = now()
     with Tap(opened.tap, market, exchange or profile.source["kind"], now=now, seconds=seconds) as open_tap:
         source.stream(

@@ -1,17 +1,19 @@
 """The protocol of a source, what it hands over, what can go wrong with one, and how it is opened from a profile."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import polars as pl
 
 from odin_core.errors import OdinError, nearest
 from odin_core.market.bars import UTC
+from odin_core.secrets import read_secrets
 
 SOURCE_BARS = pl.Schema(
     {
@@ -99,6 +101,11 @@ class Around:
     now: Callable[[], datetime]  # aware, UTC
     sleep: Callable[[float], None]
     rng: np.random.Generator
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], now: Callable[[], datetime]) -> Self:
+        """For those who start ODIN: secrets of their environment and `.env`, real waiting, fresh randomness."""
+        return cls(secrets=read_secrets(environment), now=now, sleep=time.sleep, rng=np.random.default_rng())
 
     def require(self, kind: str, wanted: Mapping[str, str]) -> dict[str, str]:
         """The secrets of these names. Raises MissingSecrets, which names every one that is absent or empty."""
