@@ -24,14 +24,14 @@ def quality(home: Path, market: str, start: date | None, end: date | None, json_
     """What is wrong with the market's data: a summary here, and a page with plots whose path is printed."""
     from odin_core.home import open_home
     from odin_core.lake import write_text
+    from odin_core.market.bars import interval_of
     from odin_core.market.calendar import session_calendar
     from odin_core.market.quality.report import quality_report
 
     profile, opened = load_profile(market), open_home(home, create=False)
     in_order(start, end)
     lake = opened.lake(market)
-    tables = [name for name in lake.tables() if name == "price_history" or name.startswith("bars_")]
-    have = sorted({session for name in tables for session in lake.sessions(name)})
+    have = sorted({session for table in lake.tables() if interval_of(table) for session in lake.sessions(table)})
     if not have:
         raise NothingStored(market)
     first, last = start or min(have[0], end or have[0]), end or max(have[-1], start or have[-1])

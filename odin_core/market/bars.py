@@ -33,6 +33,7 @@ BARS = pl.Schema(
     }
 )
 KEY = ("symbol", "ts")
+MINUTE_TABLE, LARGER_TABLES = "price_history", "bars_"  # of minutes, and before the interval of larger ones
 
 Interval = Literal["5m", "15m", "60m", "day"]  # the larger ones that features are made from
 INTERVALS: tuple[Interval, ...] = get_args(Interval)
@@ -57,7 +58,14 @@ def minutes_of(interval: str) -> int | None:
 
 def table_of(interval: str) -> str:
     """The lake's table of bars of an interval that a source gave as such. Raises NotAnInterval."""
-    return "price_history" if minutes_of(interval) == 1 else f"bars_{interval}"
+    return MINUTE_TABLE if minutes_of(interval) == 1 else f"{LARGER_TABLES}{interval}"
+
+
+def interval_of(table: str) -> str | None:
+    """The interval of the bars that a table of the lake holds; None for a table of something else."""
+    if table == MINUTE_TABLE:
+        return "1m"
+    return table.removeprefix(LARGER_TABLES) if table.startswith(LARGER_TABLES) else None
 
 
 def resample(bars: pl.DataFrame, interval: str, *, open_at: datetime, close_at: datetime) -> pl.DataFrame:

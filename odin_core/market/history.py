@@ -11,11 +11,10 @@ import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.lake import Lake, PartitionUnreadable
-from odin_core.market.bars import BARS, KEY, UTC, minutes_of, resample_sessions, table_of
+from odin_core.market.bars import BARS, KEY, LARGER_TABLES, UTC, minutes_of, resample_sessions, table_of
 from odin_core.market.calendar import Hours, SessionCalendar
 
 MINUTE_BARS = "1m"
-NATIVE = "bars_"  # tables of larger bars that a vendor gave as such
 
 
 class NaiveMoment(OdinError):
@@ -70,7 +69,7 @@ def require_aware(name: str, moment: datetime) -> None:
 
 def larger_intervals(lake: Lake) -> list[str]:
     """Intervals of the larger bars that a vendor gave as such, in no particular order of length."""
-    return sorted(path.name.removeprefix(NATIVE) for path in lake.root.glob(f"{NATIVE}*"))
+    return sorted(path.name.removeprefix(LARGER_TABLES) for path in lake.root.glob(f"{LARGER_TABLES}*"))
 
 
 def held(lake: Lake) -> dict[str, pl.DataFrame]:

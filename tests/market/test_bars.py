@@ -16,9 +16,11 @@ from odin_core.market.bars import (
     INTERVALS,
     NotAnInterval,
     fingerprint,
+    interval_of,
     resample,
     resample_sessions,
     session_bars,
+    table_of,
 )
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
@@ -213,3 +215,9 @@ def test_the_fingerprint_sees_a_value_and_not_the_order():
     bars = frame([bar("A", 0, 1.5, None), bar("A", 1, 1.5, 0.0), bar("B", 0, 1.5, 1.0)])
     assert fingerprint(bars) == fingerprint(bars.reverse())
     assert fingerprint(bars) != fingerprint(bars.with_columns(pl.col("volume").fill_null(0.0)))
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m", "90m", "day"])
+def test_a_table_of_bars_names_its_interval_and_other_tables_none(interval: str):
+    assert interval_of(table_of(interval)) == interval
+    assert interval_of("data_quality") is None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from odin_core.lake import Lake
-from odin_core.market.bars import UTC
+from odin_core.market.bars import UTC, interval_of
 from odin_core.market.database.connection import Database, literal
 from odin_core.market.sources.source import SOURCE_BARS
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 250_000  # of bars at once: 20 MB
 INTERVALS = ("1m", "5m", "15m", "60m", "day")
-MINUTE_BARS, LARGER_BARS = "price_history", "bars_"  # the lake's tables: 1m, and bars_<interval>
 FUNDAMENTALS = "fundamentals"
 STORED_FUNDAMENTALS = pl.Schema(
     {
@@ -94,7 +93,7 @@ def load(
     wanted = {
         table: [s for s in lake.sessions(table) if (first or date.min) <= s <= (last or date.max)]
         for table in lake.tables()
-        if table in (MINUTE_BARS, FUNDAMENTALS) or table.startswith(LARGER_BARS)
+        if table == FUNDAMENTALS or interval_of(table)
     }
     total, before, done = sum(map(len, wanted.values())), 0, []
     with database.transaction() as connection:
@@ -185,7 +184,7 @@ def _as_stored(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         return rows.select(
             pl.col(name).fill_null("") if name in ("period", "origin") else name for name in STORED_FUNDAMENTALS
         )
-    interval = "1m" if table == MINUTE_BARS else table.removeprefix(LARGER_BARS)
+    interval = interval_of(table)
     return rows.with_columns(pl.lit(interval).alias("interval")).select(PRICE_HISTORY.columns)
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import polars as pl
 
 from odin_core.lake import Lake
-from odin_core.market.bars import BARS, MICROSECOND, MINUTE, UTC, minutes_of
+from odin_core.market.bars import BARS, MICROSECOND, MINUTE, UTC, interval_of, minutes_of
 from odin_core.market.quality.continuity import RULES_OF_CONTINUITY, shifted_hours
 from odin_core.market.quality.defects import RULES_OF_A_SESSION
 from odin_core.market.quality.measures import rows_of, session_grid
@@ -374,6 +374,5 @@ def _with_accepted(findings: pl.DataFrame, accepted: pl.DataFrame) -> pl.DataFra
 
 def bar_tables(lake: Lake, session: date) -> dict[str, str]:
     """Interval to table, for those that hold bars of the session; minutes first, then by name."""
-    names = sorted(name for name in lake.tables_with(session) if name.startswith("bars_"))
-    minutes = {"1m": "price_history"} if lake.has("price_history", session) else {}
-    return minutes | {name.removeprefix("bars_"): name for name in names}
+    tables = {interval: table for table in lake.tables_with(session) if (interval := interval_of(table))}
+    return dict(sorted(tables.items(), key=lambda held: (held[0] != "1m", held[1])))
