@@ -44,7 +44,6 @@ COVERAGE = pl.Schema(
         "interval": pl.String(),
         "source": pl.String(),
         "rows": pl.Int64(),  # bars in the source's answer for this session; 0 where it had none
-        "hash": pl.String(),  # of the answer: another one later means that the source corrected itself
     }
 )
 
@@ -364,20 +363,18 @@ def _count(report: FetchReport, page: PageReport) -> None:
 
 def _cover(lake: Lake, day: date, kind: str, interval: str, answered: Sequence[str], bars: pl.DataFrame) -> int:
     """Write down that these symbols were answered for a session. How many of the answers were empty."""
-    of_symbol = bars.partition_by("symbol", as_dict=True)
-    none = bars.clear()
-    answers = [of_symbol.get((symbol,), none) for symbol in answered]
+    counts = dict(bars.group_by("symbol").len().iter_rows())
+    answers = [counts.get(symbol, 0) for symbol in answered]
     rows = pl.DataFrame(
         {
             "symbol": list(answered),
             "interval": interval,
             "source": kind,
-            "rows": [answer.height for answer in answers],
-            "hash": [logical_hash(answer.drop(PLACE))[:16] for answer in answers],
+            "rows": answers,
         },
         schema=COVERAGE,
     )
     stored = lake.read_or_empty(COVERAGE_TABLE, day, COVERAGE)
     key = ["symbol", "interval", "source"]
     lake.write(COVERAGE_TABLE, day, pl.concat([stored.join(rows, on=key, how="anti"), rows]).sort(key))
-    return sum(answer.is_empty() for answer in answers)
+    return answers.count(0)

@@ -3,7 +3,7 @@
 What a vendor or its library says in an error may hold a token, a password or a whole reply, so no such text goes on
 from here: faults are told in our words, and none carries the vendor's exception along (`asked`)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from math import ceil
@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 import polars as pl
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
+from odin_core.errors import nearest
 from odin_core.market.bars import KEY, MINUTE
-from odin_core.market.sources.source import SOURCE_BARS, Around, SourceRefused, SourceUnavailable
+from odin_core.market.sources.source import SOURCE_BARS, Around, SourceRefused, SourceUnavailable, UnknownSymbols
 
 T = TypeVar("T")
 FIRST_WAIT = 1.0  # seconds before the second attempt; doubled for each further one
@@ -122,6 +123,18 @@ def address(settings: Mapping[str, Any], kind: str, default: str) -> str:
     if not url.startswith(("https://", "http://")):
         raise SourceRefused(kind, "to be asked", f"source.url is {url!r}, but must begin with https:// (or http://)")
     return url
+
+
+def require_interval(kind: str, interval: str, known: Iterable[str]) -> None:
+    """Raise SourceRefused for an interval that a vendor does not have."""
+    if interval not in known:
+        raise SourceRefused(kind, f"{interval!r} bars", f"no such interval; {nearest(interval, known)}")
+
+
+def require_symbols(kind: str, symbols: Sequence[str], known: Collection[str]) -> None:
+    """Raise UnknownSymbols, naming all of them, where a vendor does not list one."""
+    if missing := [symbol for symbol in symbols if symbol not in known]:
+        raise UnknownSymbols(kind, missing, list(known))
 
 
 def spans(start: datetime, end: datetime, longest: timedelta) -> Iterator[tuple[datetime, datetime]]:

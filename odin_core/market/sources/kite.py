@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from odin_core.errors import OdinError, nearest
+from odin_core.errors import OdinError
 from odin_core.market.sources.calls import (
     DAY,
     Pace,
@@ -23,6 +23,8 @@ from odin_core.market.sources.calls import (
     asked,
     asked_for,
     connection_fault,
+    require_interval,
+    require_symbols,
     spans,
     status_fault,
     stitched,
@@ -36,7 +38,6 @@ from odin_core.market.sources.source import (
     SourceRefused,
     TokenExpired,
     TokenState,
-    UnknownSymbols,
 )
 from odin_core.secrets import redacted
 
@@ -139,11 +140,9 @@ class KiteSource:
     def bars(self, symbols: Sequence[str], interval: str, start: datetime, end: datetime) -> pl.DataFrame:
         """See `Source.bars`. `oi` is of futures and options only; an index has volume 0, as the vendor gives it. A day
         bar is stamped 00:00 IST. Raises UnknownSymbols, SourceRefused, TokenExpired, SourceUnavailable."""
-        if interval not in VENDOR_INTERVALS:
-            raise SourceRefused(KIND, f"{interval!r} bars", f"no such interval; {nearest(interval, VENDOR_INTERVALS)}")
+        require_interval(KIND, interval, VENDOR_INTERVALS)
         listed = {row["symbol"]: row for row in self.instruments().to_dicts()}
-        if missing := [symbol for symbol in symbols if symbol not in listed]:
-            raise UnknownSymbols(KIND, missing, list(listed))
+        require_symbols(KIND, symbols, listed)
         return pl.concat([SOURCE_BARS.to_frame(), *(self._series(listed[s], interval, start, end) for s in symbols)])
 
     def token(self) -> TokenState:

@@ -97,7 +97,7 @@ def test_what_was_fetched_and_accepted_is_forgotten_so_that_it_can_be_fetched_ag
     rows = [r | {"open": 11.0, "high": 12.0, "low": 10.0, "close": 11.5} for r in day_of("A", FRIDAY)]
     load(lake, parquet([*day_of("A"), *rows]))
     accept(lake, CALENDAR, FRIDAY, symbol="A", rule="jump_without_action", why="a test")
-    answers = [("A", "1m", "kite", 375, "0"), ("B", "1m", "kite", 0, "1")]
+    answers = [("A", "1m", "kite", 375), ("B", "1m", "kite", 0)]
     lake.write("coverage", FRIDAY, pl.DataFrame(answers, schema=COVERAGE, orient="row"))
     remove(lake, CALENDAR, session=FRIDAY, symbols=["A"])
     assert not lake.has("accepted_findings", FRIDAY)

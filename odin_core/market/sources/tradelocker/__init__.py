@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from odin_core.errors import OdinError, nearest
+from odin_core.errors import OdinError
 from odin_core.market.bars import MINUTE
 from odin_core.market.sources.calls import (
     DAY,
@@ -25,6 +25,8 @@ from odin_core.market.sources.calls import (
     asked,
     asked_for,
     connection_fault,
+    require_interval,
+    require_symbols,
     spans,
     status_fault,
     stitched,
@@ -38,7 +40,6 @@ from odin_core.market.sources.source import (
     SourceRefused,
     TokenExpired,
     TokenState,
-    UnknownSymbols,
 )
 from odin_core.secrets import HIDDEN, redacted
 
@@ -115,12 +116,10 @@ class TradeLockerSource:
 
     def bars(self, symbols: Sequence[str], interval: str, start: datetime, end: datetime) -> pl.DataFrame:
         """See `Source.bars`. Raises UnknownSymbols, SourceRefused, TokenExpired, SourceUnavailable."""
-        if interval not in RESOLUTIONS:
-            raise SourceRefused(KIND, f"{interval!r} bars", f"no such interval; {nearest(interval, RESOLUTIONS)}")
+        require_interval(KIND, interval, RESOLUTIONS)
         listed = self._listing()
         ids = dict(listed.select("symbol", "source_id").rows())
-        if missing := [symbol for symbol in symbols if symbol not in ids]:
-            raise UnknownSymbols(KIND, missing, list(ids))
+        require_symbols(KIND, symbols, ids)
         series = [self._series(symbol, int(ids[symbol]), interval, start, end) for symbol in symbols]
         return pl.concat([SOURCE_BARS.to_frame(), *series])
 
