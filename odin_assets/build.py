@@ -9,7 +9,7 @@ from odin_assets.assets.loop import loop_asset
 from odin_assets.assets.market import market_assets
 from odin_assets.assets.reference import reference_assets
 from odin_assets.checks import market_checks
-from odin_assets.jobs import market_jobs, report_job, session_job
+from odin_assets.jobs import market_jobs, report_job, research_job, session_job
 from odin_assets.resources import OdinHome, duckdb_in_memory
 from odin_assets.schedules import check_schedules, daily_schedule
 from odin_assets.sensors import failed_runs, phase_sensor
@@ -28,7 +28,7 @@ def market_definitions(market: str) -> dg.Definitions:
     ]
     return dg.Definitions(
         assets=assets,
-        jobs=[session_job(market), report_job(market), *jobs],
+        jobs=[session_job(market), research_job(market), report_job(market), *jobs],
         asset_checks=market_checks(market),
         schedules=[daily_schedule(market), *check_schedules(market)],
         sensors=[phase_sensor(market, {job.name: job for job in jobs})],

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 import dagster as dg
 
+from odin_assets.assets.features import RESEARCH
 from odin_assets.assets.loop import OUTPUTS
 from odin_assets.assets.reference import reference_names
 from odin_assets.checks import check_keys
@@ -48,6 +49,16 @@ def checks_job(market: str, *names: str):
         f"{market}_{'_'.join(names)}",
         selection=dg.AssetSelection.checks(*(key for key in check_keys(market) if key.name in names)),
         description="Looks whether " + " and ".join(name.replace("_", " ") for name in names) + ".",
+    )
+
+
+def research_job(market: str):
+    """What learners and people need of a session besides what the loop reads."""
+    keys = [dg.AssetKey([market, name]) for name in RESEARCH]
+    return dg.define_asset_job(
+        f"{market}_research",
+        selection=dg.AssetSelection.assets(*keys),
+        description="Feature sets, structure and labels of sessions whose bars are there.",
     )
 
 

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from odin_core.features.catalogue import features_version
 from odin_core.home import Home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
@@ -30,7 +29,7 @@ def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
         data = MarketData.of(home, market, life.config if life else LifeConfig())
         tables = {t: data.lake.root / t for t in data.lake.tables() if not t.startswith("features_")}
         if data.lake.sessions(data.features_table):
-            tables["features"] = data.lake.root / f"features_{features_version()}"
+            tables["features"] = data.lake.root / data.features_table
         if life:
             tables |= {t: life.lake.root / t for t in life.lake.tables()}
         made += [v for table, folder in sorted(tables.items()) if (v := _view(connection, f"{market}_{table}", folder))]

@@ -127,7 +127,7 @@ def _made_before() -> Path:
     """The market folder of the default exchange up to LAST: most lives of most tests need the same one."""
     data = small_market(open_home(_folder() / "home"), quick())
     for session in data.calendar.sessions(data.calendar.previous(FIRST), LAST):
-        data.features(session)
+        data.decision_rows(session)
     return data.lake.root
 
 

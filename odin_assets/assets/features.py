@@ -1,36 +1,127 @@
-"""Group features: one row per symbol as known at each session's close."""
+"""Groups features and labels: what is known of each symbol at a session's close, and what became of earlier decisions.
+
+The loop needs `features` alone. The others are for research and for learners: a job of their own makes them, and so
+does a click. What they hold is the answer of `odin_core.market.data`, `structure.table` and `labels.table`, which a
+notebook gets too."""
+
+from typing import Any, TypedDict
 
 import dagster as dg
+import polars as pl
+from pydantic import Field
 
 from odin_assets.assets.reference import reference_names
 from odin_assets.partitions import ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, tell, users_mistakes
-from odin_core.features.catalogue import features_version
+from odin_assets.versions import code_version
+
+RESEARCH = ("feature_sets", "structure", "labels")
+"""Assets of these groups that no session's run makes."""
+
+
+class OfResearch(TypedDict):
+    key_prefix: str
+    partitions_def: dg.PartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+    owners: list[str]
+    kinds: set[str]
+    deps: list[dg.AssetKey]
+
+
+class FeatureSets(dg.Config):
+    """What is computed and stored."""
+
+    sets: list[str] = Field(
+        default=["technical", "price_action", "cross_section"], description="Sets of `odin features list`."
+    )
+    interval: str = Field(default="day", description="On bars of 1m, 5m, 15m, 60m or day.")
 
 
 def feature_assets(market: str) -> list[dg.AssetsDefinition]:
-    actions = [name for name in reference_names(market) if name == "corporate_actions"]  # earlier prices are adjusted
+    def of_bars(*besides: str) -> OfResearch:
+        has = reference_names(market)
+        names = ["price_history", "data_quality", *(name for name in besides if name in has)]
+        return {
+            "key_prefix": market,
+            "partitions_def": partitions_of(market).sessions,
+            "backfill_policy": ONE_RUN,
+            "owners": ["team:research"],
+            "kinds": {"parquet", "numba"},
+            "deps": [dg.AssetKey([market, name]) for name in names],
+        }
 
-    @dg.asset(
-        key_prefix=market,
-        partitions_def=partitions_of(market).sessions,
-        deps=[dg.AssetKey([market, name]) for name in ("price_history", "data_quality", *actions)],
-        backfill_policy=ONE_RUN,
-        group_name="features",
-        owners=["team:research"],
-        kinds={"parquet", "numba"},
-        code_version=features_version(),
-    )
+    @dg.asset(**of_bars("corporate_actions"), group_name="features", code_version=code_version("odin_core.features"))
     def features(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
-        """Technical features over 5, 15, 60 minutes and the day, and the volatility regime, as known at the close."""
+        """What the loop decides on: the set `decision` as known at the close, and the market's volatility regime."""
         with users_mistakes():
             data = odin.data(market)
             for key in context.partition_keys:
-                frame = data.features(session_of(key))
-                numbers = {"symbols": frame.height, "complete": int(frame["complete"].sum() or 0)}
+                frame = data.decision_rows(session_of(key))
+                numbers: dict[str, Any] = {"symbols": frame.height, "complete": int(frame["complete"].sum() or 0)}
                 ratio = frame["volatility_ratio"][0] if frame.height else None
                 numbers |= {"volatility_ratio": ratio} if ratio is not None else {}
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
                 tell("features", key)
 
-    return [features]
+    @dg.asset(
+        **of_bars("corporate_actions", "fundamentals", "open_interest"),
+        group_name="features",
+        code_version=code_version("odin_core.features"),
+    )
+    def feature_sets(context: dg.AssetExecutionContext, config: FeatureSets, odin: OdinHome) -> None:
+        """Whole sets of the catalogue on bars of an interval, for learners and research; the launchpad says which."""
+        with users_mistakes():
+            data = odin.data(market)
+            for key in context.partition_keys:
+                numbers: dict[str, Any] = {"interval": config.interval}
+                for name in config.sets:
+                    rows = data.features(None, config.interval, session_of(key), session_of(key), name)
+                    numbers |= {f"{name}_rows": rows.height, f"{name}_known": _known(rows)}
+                context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
+
+    @dg.asset(**of_bars("corporate_actions"), group_name="features", code_version=code_version("odin_core.structure"))
+    def structure(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
+        """Regimes, change points, support and resistance of each symbol, as known at the close."""
+        from odin_core.structure.table import structure_at
+
+        with users_mistakes():
+            data = odin.data(market)
+            for key in context.partition_keys:
+                found = structure_at(data, session_of(key))
+                shares = {
+                    f"share_{name}": found.rows[f"p_{name}"].mean()
+                    for name in ("trend", "range", "volatile", "low", "medium", "high")
+                }
+                numbers = {"symbols": found.rows.height, "levels": found.levels.height}
+                numbers |= {name: share for name, share in shares.items() if share is not None}
+                context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
+
+    @dg.asset(**of_bars("corporate_actions"), group_name="labels", code_version=code_version("odin_core.labels"))
+    def labels(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
+        """What became of decisions of this session and earlier ones, each in the session in which it became known."""
+        from odin_core.labels.table import labels_at
+
+        with users_mistakes():
+            data = odin.data(market)
+            for key in context.partition_keys:
+                found = labels_at(data, session_of(key))
+                numbers: dict[str, Any] = {"labels": found.height, "without_value": found["value"].null_count()}
+                numbers |= {
+                    f"hit_{n}": share
+                    for n, share in found.filter(pl.col("label").str.starts_with("triple_barrier"))
+                    .group_by("label")
+                    .agg((pl.col("value") > 0).mean())
+                    .sort("label")
+                    .iter_rows()
+                    if share is not None
+                }
+                context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
+
+    return [features, feature_sets, structure, labels]
+
+
+def _known(rows: pl.DataFrame) -> float:
+    """The share of a set's values that are known."""
+    values = rows.drop("symbol", "known_at", "session")
+    cells = values.height * values.width
+    return 1.0 - sum(values.null_count().row(0)) / cells if cells else 0.0

@@ -10,6 +10,7 @@ every session. The outputs are therefore `skippable`: nothing is left to yield."
 
 from collections.abc import Iterator
 from datetime import date
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -18,7 +19,9 @@ from odin_assets.assets.reference import reference_names
 from odin_assets.instance import POOL
 from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, now, tell, users_mistakes
-from odin_core.lifecycle.run import SessionResult, run_sessions
+
+if TYPE_CHECKING:
+    from odin_core.lifecycle.run import SessionResult
 
 OUTPUTS = {  # what each holds and what it needs of the same session
     "executions": (
@@ -31,10 +34,6 @@ OUTPUTS = {  # what each holds and what it needs of the same session
     ),
     "phase_state": ("Phase, exploration, equity and the reasons for all of it; one row.", ("replay_buffer",)),
     "recommendations": ("The plan made at this close for the next session.", ("features", "phase_state")),
-}
-REFERENCE = {  # and where the market has it: actions change positions, fundamentals filter the universe
-    "executions": ("corporate_actions",),
-    "recommendations": ("fundamentals",),
 }
 REFERENCE = {  # and where the market has it: actions change positions, fundamentals filter the universe
     "executions": ("corporate_actions",),
@@ -77,6 +76,8 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
         pool=POOL,
     )
     def loop(context: dg.AssetExecutionContext, odin: OdinHome) -> Iterator[dg.MaterializeResult]:
+        from odin_core.lifecycle.run import run_sessions  # brings numba
+
         sessions = [session_of(k) for k in context.partition_keys]
         with users_mistakes():
             life = odin.life_or_new(market, sessions[0])
@@ -96,7 +97,9 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
     return loop
 
 
-def _log_session(context: dg.AssetExecutionContext, market: str, life: str, live: bool, result: SessionResult) -> None:
+def _log_session(
+    context: dg.AssetExecutionContext, market: str, life: str, live: bool, result: "SessionResult"
+) -> None:
     """Materialise each output for the session, with the numbers that Dagit plots and sensors read."""
     for name, shown in SHOWN.items():
         numbers = {k: result.summary[k] for k in shown if k in result.summary}

@@ -18,7 +18,7 @@ from odin_core.datasets.manifest import FILE, DataFile, Manifest, export_version
 from odin_core.datasets.registry import record
 from odin_core.datasets.training import sources_of
 from odin_core.errors import OdinError, nearest
-from odin_core.features.catalogue import features_version
+from odin_core.features.decision import decision_version
 from odin_core.home import Home
 from odin_core.lake import Lake, TableMissing, logical_hash, write_parquet, write_text
 from odin_core.lifecycle.config import LifeConfig
@@ -151,7 +151,7 @@ def _described(
         files=tuple(files),
         sources=(*sources_of(data, sessions, config.seed, config.edge), *seen.origins()),
         completeness=seen.shares(),
-        features_version=features_version() if FEATURES in tables else None,
+        features_version=decision_version() if FEATURES in tables else None,
         code_version=code_version,
         life=life.id if life and any(table.finished for table in tables.values()) else None,
     )

@@ -1,263 +1,266 @@
-"""Features of a session: from the last sessions' larger bars to one row per symbol, as known at the session's close.
+"""The one way to features: a set's rows by symbol and range, out of the lake where they are, else computed and stored.
 
-In come frames of `odin_core.market.bars.session_bars`, one per session (symbol, interval, ts = start, known_at = end,
-open, high, low, close, volume, null where the source has none), raw, and the market's corporate actions. Nothing here
-knows a formula (`technical`), a path or the clock. Bars of different sessions meet only in a window, where those before
-an ex-date are scaled (`odin_core.market.reference.actions`), so a range costs one pass over its bars."""
+The command line, the assets, the fold and a notebook ask here (through `market.data.MarketData`), so they get the same
+answer. A stored session carries a mark of the files that it follows from; where these have changed it is computed
+again. Files are replaced whole, so any number of processes may ask at once. How values are made is `engine`."""
 
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Sequence
+from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from odin_core.features import regime
-from odin_core.features.catalogue import FEATURES, SESSIONS_NEEDED, Window
-from odin_core.features.kernels import FloatArray, IntArray, fill_back
-from odin_core.market import bars as market_bars
-from odin_core.market.bars import INTERVAL_BARS, INTERVALS
+from odin_core.features.catalogue import INTERVALS, Feature, features_of, set_version
+from odin_core.features.engine import FACTS, evaluate, sessions_needed, with_inputs
+from odin_core.features.filling import Span
+from odin_core.lake import Lake, logical_hash
+from odin_core.market.bars import (
+    BARS,
+    MICROSECOND,
+    MINUTE_TABLE,
+    UTC,
+    NotAnInterval,
+    minutes_of,
+    session_bars,
+    table_of,
+)
+from odin_core.market.derived import files_of, is_current, mark_of, store
+from odin_core.market.history import larger_intervals, require_aware
+from odin_core.market.options.open_interest import OPEN_INTEREST, OPEN_INTEREST_TABLE
+from odin_core.market.profile import load_profile, profile_names
 from odin_core.market.reference import actions as corporate
 
-__all__ = ["SESSIONS_NEEDED", "FeatureStream", "feature_schema", "session_features"]
+if TYPE_CHECKING:
+    from odin_core.market.data import MarketData
 
-FIELDS: Final = ("open", "high", "low", "close", "volume")
-PRICE_FIELDS: Final = 4  # the first ones
-FIVE_MINUTES: Final = 300_000_000  # microseconds
-NO_ACTIONS: Final = corporate.EFFECTIVE.to_frame()
-
-
-def feature_schema() -> pl.Schema:
-    """Columns of a session's features. Units of the features are in the catalogue.
-
-    bars_5m: 5-minute bars the symbol has in this session. market_volatility, volatility_ratio, vol_regime: of the
-    market, equal in all rows (`regime`), null in warm-up. complete: every feature and the ratio are known; features
-    that need volume are exempt for a symbol without any volume in its windows."""
-    head = {"symbol": pl.String(), "session": pl.Date(), "decided_at": market_bars.UTC}
-    tail = {
-        "bars_5m": pl.Int64(),
-        "market_volatility": pl.Float64(),
-        "volatility_ratio": pl.Float64(),
-        "vol_regime": pl.String(),
-        "complete": pl.Boolean(),
-    }
-    return pl.Schema(head | {name: pl.Float64() for name in FEATURES} | tail)
+AT_ONCE: Final = 20  # sessions that are computed in one go
+KEPT: Final = 160  # sessions of larger bars that are kept in memory
+MINUTES_OF_DAY: Final = 24 * 60
+DAYS_PER_SESSION: Final = timedelta(days=3)  # more than weekends and holidays take
+KEYS: Final = {"symbol": pl.String(), "known_at": UTC, "session": pl.Date()}
 
 
-def session_features(
-    history: Sequence[pl.DataFrame], session: date, decided_at: datetime, actions: pl.DataFrame = NO_ACTIONS
-) -> pl.DataFrame:
-    """Features of every symbol that has a bar in `session`, sorted by symbol; columns of `feature_schema`.
+class FeatureProvider:
+    """Features of one market. Sessions without bars give no rows; damaged files raise."""
 
-    history: one frame per session of the calendar, oldest first, the session's own last (an empty frame where a session
-    has no bars); only the last `SESSIONS_NEEDED` are read, and a feature whose N bars are not found there is null.
-    decided_at: aware; bars with a later `known_at` do not exist. A session without bars gives an empty frame.
-    actions: EFFECTIVE; those known and in effect by `decided_at` scale the bars before them, prices for splits, bonuses
-    and dividends, volumes for splits and bonuses, and chain a series over its former names.
-    ValueError for an empty history or a naive `decided_at`."""
-    if not history:
-        raise ValueError(f"features of {session}: the history must hold at least the session's own bars")
-    return FeatureStream(history[:-1]).advance(history[-1], session, decided_at, actions)
+    def __init__(self, data: "MarketData") -> None:
+        self._data = data
+        self._larger: dict[date, tuple[str, dict[str, pl.DataFrame]]] = {}
 
-
-class FeatureStream:
-    """Features session by session, in order, each session's bars prepared once; the values are `session_features`'s.
-
-    >>> stream = FeatureStream(history_before_the_first)  # at most the last SESSIONS_NEEDED - 1 matter
-    >>> rows = stream.advance(bars, session, decided_at)  # once per session of the calendar, empty frames included
-    """
-
-    def __init__(self, history: Sequence[pl.DataFrame] = ()) -> None:
-        self._sessions: deque[_SessionBars] = deque(maxlen=SESSIONS_NEEDED)
-        for frame in history[-SESSIONS_NEEDED:]:
-            self._take_in(frame)
-
-    def advance(
-        self, bars: pl.DataFrame, session: date, decided_at: datetime, actions: pl.DataFrame = NO_ACTIONS
+    def rows(
+        self,
+        symbols: Sequence[str] | None,
+        interval: str,
+        first: date,
+        last: date,
+        set_name: str,
+        as_of: datetime | None,
     ) -> pl.DataFrame:
-        """Take in the next session's bars and return its features, as `session_features` does. ValueError where they
-        do not begin after the bars of the session before, so that no session counts twice."""
-        if decided_at.tzinfo is None:
-            raise ValueError(f"features of {session}: decided_at {decided_at} has no time zone; give it in UTC")
-        self._take_in(bars)
-        days = [day.known(as_of=decided_at) for day in self._sessions]
-        return _features(days, session, decided_at.astimezone(UTC), corporate.as_of(actions, decided_at))
+        """`MarketData.features` says what."""
+        features = features_of(set_name)
+        if interval not in INTERVALS:
+            raise NotAnInterval(interval)
+        if as_of is not None:
+            require_aware("as_of", as_of)
+        calendar = self._data.calendar
+        sessions = calendar.sessions(max(first, calendar.first), min(last, calendar.last))
+        frames = [schema_of(features).to_frame()]
+        table = f"features_{set_name}_{interval}_{set_version(set_name)}"
+        missing: list[date] = []
+        for session in sessions:
+            if as_of is not None and calendar.hours(session).close > as_of:
+                if calendar.hours(session).open < as_of:
+                    missing = self._store(missing, frames, features, interval, table)
+                    frames += self.computed([session], features, interval, as_of)
+                continue
+            if not self._data.has_any(session):
+                missing = self._store(missing, frames, features, interval, table)
+                continue
+            if is_current(self._data.lake, table, session, self.mark(session, features, interval)):
+                missing = self._store(missing, frames, features, interval, table)
+                frames.append(self._data.lake.read(table, session))
+            else:
+                missing.append(session)
+                if len(missing) == AT_ONCE:
+                    missing = self._store(missing, frames, features, interval, table)
+        self._store(missing, frames, features, interval, table)
+        whole = pl.concat(frames)
+        return whole if symbols is None else whole.filter(pl.col("symbol").is_in(list(symbols)))
 
-    def _take_in(self, bars: pl.DataFrame) -> None:
-        day = _NO_BARS if bars.is_empty() else _SessionBars(bars)
-        earlier = [d.extent.last_start for d in self._sessions if d.extent is not None]
-        if day.extent is not None and earlier and day.extent.first_start <= max(earlier):
-            raise ValueError(
-                f"bars from {day.extent.first_start} follow bars of {max(earlier)}; "
-                f"give each session's bars once, oldest session first"
-            )
-        self._sessions.append(day)
+    def _store(
+        self,
+        missing: list[date],
+        frames: list[pl.DataFrame],
+        features: Sequence[Feature],
+        interval: str,
+        table: str,
+    ) -> list[date]:
+        """Compute and store what is missing, and add it to `frames`; answers with nothing missing."""
+        if not missing:
+            return []
+        self._data.generate([*self.sessions_before(missing[0], features, interval), *missing])
+        marks = [self.mark(session, features, interval) for session in missing]  # before the files are read
+        for session, mark, frame in zip(missing, marks, self.computed(missing, features, interval), strict=True):
+            store(self._data.lake, table, session, frame, mark)
+            frames.append(frame)
+        return []
 
+    def computed(
+        self, sessions: Sequence[date], features: Sequence[Feature], interval: str, as_of: datetime | None = None
+    ) -> list[pl.DataFrame]:
+        """The rows of consecutive sessions of the calendar, a frame for each."""
+        if len(sessions) > 1 and self._renamed_within(sessions, features):
+            return [frame for s in sessions for frame in self.computed([s], features, interval, as_of)]
+        if not sessions:
+            return []
+        data, schema = self._data, schema_of(features)
+        before = self.sessions_before(sessions[0], features, interval)
+        span = Span([data.calendar.hours(s) for s in (*before, *sessions)], len(before), self.per_session)
+        tables = self.tables(before, sessions, features, interval, as_of)
+        actions = data.actions.rows
+        if as_of is not None:
+            actions = actions.filter(pl.col("known_at") <= as_of)
+        facts = self._facts(sessions, features)
+        found = evaluate(tables, features, interval, span, actions=actions, facts=facts, index=data.profile.index)
+        values = pl.DataFrame(list(found.values), schema=[f.name for f in features], nan_to_null=True)
+        frame = found.keys.hstack(values).partition_by("session", as_dict=True, maintain_order=True)
+        empty = schema.to_frame()
+        places = {session: len(before) + i for i, session in enumerate(sessions)}
+        return [
+            frame[(at,)].with_columns(session=pl.lit(session)).select(*schema) if (at,) in frame else empty
+            for session, at in places.items()
+        ]
 
-class _Table(NamedTuple):
-    """One session's bars of one interval, symbol after symbol, oldest first."""
-
-    row: Mapping[str, int]  # symbol to its place, in alphabetical order
-    starts: IntArray  # (symbols + 1,), where each symbol's bars begin
-    bars: FloatArray  # (5, bars): FIELDS
-    spans: FloatArray  # (symbols,), five-minute steps from first start to last end
-
-
-class _Extent(NamedTuple):
-    first_start: datetime
-    last_start: datetime
-    last_end: datetime
-
-
-@dataclass(frozen=True)
-class _SessionBars:
-    """One session's bars, ready to be searched. The frame is kept, because a bar may come to be known later."""
-
-    frame: pl.DataFrame
-
-    def known(self, *, as_of: datetime) -> "_SessionBars":
-        """What had been known of this session by `as_of`: the only door by which bars come in."""
-        if self.extent is None or self.extent.last_end <= as_of:
-            return self
-        return _SessionBars(self.frame.filter(pl.col("known_at") <= as_of))
-
-    @cached_property
-    def extent(self) -> _Extent | None:
-        if self.frame.is_empty():
-            return None
-        ts, known_at = pl.col("ts"), pl.col("known_at")
-        return _Extent(*self.frame.select(ts.min(), ts.max().alias("last_start"), known_at.max()).row(0))
-
-    @cached_property
-    def tables(self) -> dict[str, _Table]:
-        """By interval; each of INTERVALS is there, if need be without a symbol."""
-        ordered = self.frame.sort("interval", "symbol", "ts")
-        bars = np.array([ordered[field].cast(pl.Float64).to_numpy() for field in FIELDS])
-        runs = ordered.group_by("interval", "symbol", maintain_order=True).agg(
-            pl.len().alias("count"),
-            (pl.col("known_at").last() - pl.col("ts").first()).dt.total_microseconds().alias("span"),
+    def _renamed_within(self, sessions: Sequence[date], features: Sequence[Feature]) -> bool:
+        """Whether facts are read and a symbol's name changes on the way, so that they are told under two names."""
+        renames = self._data.actions.rows.filter(pl.col("kind") == "rename")
+        hours = self._data.calendar.hours
+        is_within = pl.max_horizontal("known_at", "ex_at").is_between(
+            hours(sessions[0]).open, hours(sessions[-1]).open, closed="right"
         )
-        starts = np.concatenate([[0], np.cumsum(runs["count"].to_numpy(), dtype=np.int64)])
-        return {interval: _table(runs, starts, bars, interval) for interval in INTERVALS}
+        return any(f.definition.kind == "facts" for f in features) and not renames.filter(is_within).is_empty()
 
     @cached_property
-    def market_volatility(self) -> float:
-        table = self.tables["5m"]
-        return regime.market_volatility(table.bars, table.starts, table.spans)
+    def per_session(self) -> dict[str, int]:
+        """How many bars of each interval a session of usual hours has."""
+        profile = self._data.profile
+        hours = datetime.combine(date.min, profile.close) - datetime.combine(date.min, profile.open)
+        minutes = hours // timedelta(minutes=1) % MINUTES_OF_DAY or MINUTES_OF_DAY
+        return {i: -(-minutes // (minutes_of(i) or minutes)) for i in INTERVALS}
+
+    def sessions_before(self, session: date, features: Sequence[Feature], interval: str) -> list[date]:
+        """The sessions before one that its values may follow from."""
+        data = self._data
+        first = max(data.profile.first_partition, data.calendar.first)
+        if session <= first:
+            return []
+        needed = sessions_needed(features, interval, self.per_session)
+        earlier = data.calendar.sessions(max(first, session - DAYS_PER_SESSION * (needed + 10)), session)[:-1]
+        return earlier[-needed:] if needed else []
+
+    def tables(
+        self,
+        before: Sequence[date],
+        sessions: Sequence[date],
+        features: Sequence[Feature],
+        interval: str,
+        as_of: datetime | None = None,
+    ) -> dict[str, pl.DataFrame]:
+        """Bars by interval: of `sessions`, and of as many of `before` as the interval's features need."""
+        found = {}
+        for name in dict.fromkeys([interval, *(f.interval for f in with_inputs(features) if f.interval)]):
+            own = [f for f in features if f.interval == name]
+            reach = sessions_needed(own, interval, self.per_session)
+            needed = [*(before[-reach:] if reach else ()), *sessions]
+            frame = pl.concat([BARS.to_frame(), *(self.bars(s, name) for s in needed)])
+            found[name] = frame if as_of is None else frame.filter(pl.col("known_at") <= as_of)
+        return found
+
+    def bars(self, session: date, interval: str) -> pl.DataFrame:
+        """`MarketData.bars_of`."""
+        if interval == "1m":
+            return self._data.bars(session)
+        if interval not in INTERVALS:
+            return self._data.read(None, session, session, interval)
+        self._data.generate([session])
+        status = self._status(session)
+        if session not in self._larger or self._larger[session][0] != status:
+            self._larger.pop(session, None)
+            while len(self._larger) >= KEPT:
+                self._larger.pop(next(iter(self._larger)))
+            self._larger[session] = (status, self._made(session))
+        return self._larger[session][1][interval]
+
+    def under_names_of(self, session: date, bars: pl.DataFrame) -> pl.DataFrame:
+        """Bars of a session and of ones before it, each series under its name at the session's close."""
+        seen = corporate.as_of(self._data.actions.rows, self._data.calendar.hours(session).close)
+        return corporate.under_last_name(bars, seen.filter(pl.col("kind") == "rename"), "ts")
+
+    def _status(self, session: date) -> str:
+        """Which bars lie in the lake: their files by size and time."""
+        lake = self._data.lake
+        return ";".join(files_of(lake, [MINUTE_TABLE, *map(table_of, larger_intervals(lake))], [session]))
+
+    def _made(self, session: date) -> dict[str, pl.DataFrame]:
+        """All larger bars of a session: of its minutes, and what a vendor gave as such of symbols without minutes."""
+        data = self._data
+        larger = [i for i in INTERVALS if i != "1m"]
+        if larger_intervals(data.lake):
+            return {i: data.read(None, session, session, i) for i in larger}
+        made = session_bars(data.bars(session), *data.calendar.hours(session)).partition_by("interval", as_dict=True)
+        return {i: made[(i,)].select(*BARS) if (i,) in made else BARS.to_frame() for i in larger}
+
+    def mark(self, session: date, features: Sequence[Feature], interval: str) -> str:
+        """What the session's rows follow from: files by size and time, actions and facts known by the close."""
+        data = self._data
+        history = [*self.sessions_before(session, features, interval), session]
+        hours = data.calendar.hours
+        parts = [f"{self._status(s)};{hours(s)}" for s in history]
+        parts += [data.actions.mark(hours(history[0]).open, hours(session).close), str(data.profile.index)]
+        facts = self._facts([session], features)
+        parts += [logical_hash(facts)] if facts is not None else []
+        return mark_of(parts)
+
+    def _facts(self, sessions: Sequence[date], features: Sequence[Feature]) -> pl.DataFrame | None:
+        """FACTS that features of these sessions may read, in the order in which they became known."""
+        needs = frozenset[str]().union(*(f.definition.needs for f in features if f.definition.kind == "facts"))
+        if not needs:
+            return None
+        data, hours = self._data, self._data.calendar.hours(sessions[-1])
+        figures = data.figures.told(hours.open, data.actions).filter(pl.col("figure").is_in(needs))
+        told = pl.concat([figures.select(*FACTS), *self._option_series(sessions, needs)])
+        return told.filter(pl.col("known_at") <= hours.close).sort("known_at", maintain_order=True)
+
+    def _option_series(self, sessions: Sequence[date], needs: frozenset[str]) -> list[pl.DataFrame]:
+        """FACTS of option chains, from the session before on. What a session does not say again is unknown from its
+        close on, so that a row follows from its own session and the one before, whatever else is computed with it."""
+        calendar = self._data.calendar
+        first = calendar.previous(sessions[0]) if sessions[0] > calendar.sessions()[0] else sessions[0]
+        told, before = [], FACTS.to_frame()
+        for session in calendar.sessions(first, sessions[-1]):
+            said = pl.concat([FACTS.to_frame(), *(_series(lake, session, needs) for lake in self._option_lakes)])
+            silent = before.unique(["symbol", "figure"]).join(said, on=["symbol", "figure"], how="anti")
+            end = pl.lit(calendar.hours(session).close + MICROSECOND, FACTS["known_at"])
+            told += [said, silent.with_columns(known_at=end, value=pl.lit(None, pl.Float64))]
+            before = said
+        return told
+
+    @cached_property
+    def _option_lakes(self) -> list[Lake]:
+        """Where option series of this market's symbols may lie: here, and in options markets on them."""
+        own = self._data.lake
+        names = [n for n in profile_names() if self._data.profile.name in load_profile(n).underlyings_in]
+        return [own, *(Lake(own.root.parent / name) for name in names if (own.root.parent / name).is_dir())]
 
 
-_NO_BARS = _SessionBars(INTERVAL_BARS.to_frame())
+def _series(lake: Lake, session: date, needs: frozenset[str]) -> pl.DataFrame:
+    series = lake.read_or_empty(OPEN_INTEREST_TABLE, session, OPEN_INTEREST)
+    columns = sorted(needs & frozenset(series.columns))
+    long = series.unpivot(columns, index=["underlying", "known_at"], variable_name="figure", value_name="value")
+    return long.rename({"underlying": "symbol"}).select(*FACTS).cast(FACTS) if columns else FACTS.to_frame()
 
 
-def _table(runs: pl.DataFrame, starts: IntArray, bars: FloatArray, interval: str) -> _Table:
-    """One interval's part of a session's sorted bars; `runs` and `starts` say where each interval and symbol begins."""
-    mine = np.flatnonzero((runs["interval"] == interval).to_numpy())
-    edges = starts[mine[0] : mine[-1] + 2] if mine.size else starts[:1]
-    row = {symbol: i for i, symbol in enumerate(runs["symbol"].gather(mine))}
-    spans = runs["span"].to_numpy()[mine] / FIVE_MINUTES
-    return _Table(row, edges - edges[0], np.ascontiguousarray(bars[:, edges[0] : edges[-1]]), spans)
-
-
-class _Past(NamedTuple):
-    """What one session's bars are to the symbols of today."""
-
-    names: Sequence[str]  # under which each traded then
-    price: FloatArray  # (symbols,), multiplies open, high, low and close; 1 for nothing
-    volume: FloatArray  # (symbols,)
-
-
-class _Windows(NamedTuple):
-    """The last bars of one interval, one row per symbol, filled from the right."""
-
-    bars: FloatArray  # (5, symbols, N), NaN where there is none
-    filled: IntArray  # (symbols,)
-
-
-def _windows(days: Sequence[_SessionBars], past: Sequence[_Past], interval: str, length: int) -> _Windows:
-    count = len(past[-1].names)
-    windows = _Windows(np.full((len(FIELDS), count, length), np.nan), np.zeros(count, np.int64))
-    for day, then in zip(reversed(days), reversed(past), strict=True):
-        table = day.tables[interval]
-        rows = np.array([table.row.get(name, -1) for name in then.names], np.int64)
-        before = windows.filled.copy()
-        fill_back(table.bars, table.starts, rows, windows.bars, windows.filled)
-        for s in np.flatnonzero((then.price != 1.0) | (then.volume != 1.0)):
-            added = windows.bars[:, s, length - windows.filled[s] : length - before[s]]
-            added[:PRICE_FIELDS] *= then.price[s]
-            added[PRICE_FIELDS:] *= then.volume[s]
-        if windows.filled.min() == length:
-            break
-    return windows
-
-
-def _pasts(days: Sequence[_SessionBars], symbols: Sequence[str], actions: pl.DataFrame) -> list[_Past]:
-    """For each day, how its bars enter today's windows. `actions`: EFFECTIVE, in effect by the decision."""
-    ones = np.ones(len(symbols))
-    pasts = [_Past(symbols, ones, ones) for _ in days]
-    begin = min(day.extent.first_start for day in days if day.extent is not None)
-    relevant = actions.filter(pl.col("ex_at") > begin)
-    if relevant.is_empty():
-        return pasts
-    closes = pl.concat([day.frame.select("symbol", "ts", "known_at", "close") for day in days])
-    last = closes.sort("known_at", "ts").group_by("symbol", "known_at", maintain_order=True).last()
-    made = corporate.steps(relevant, last)
-    renames = relevant.filter(pl.col("kind") == "rename")
-    for i, day in enumerate(days):
-        if day.extent is None:
-            continue
-        start = day.extent.first_start
-        when = pl.DataFrame({"symbol": symbols, "ts": start}, schema={"symbol": pl.String, "ts": market_bars.UTC})
-        found = corporate.factors_at(when, made)
-        price = found.select(pl.col("split") * pl.col("dividend")).to_series().to_numpy()
-        pasts[i] = _Past(corporate.former_names(symbols, renames, start), price, found["volume"].to_numpy())
-    return pasts
-
-
-def _features(days: Sequence[_SessionBars], session: date, decided_at: datetime, actions: pl.DataFrame) -> pl.DataFrame:
-    today = days[-1].tables["5m"]
-    symbols = list(today.row)
-    if not symbols:
-        return feature_schema().to_frame()
-    lengths = {i: max((f.bars for f in FEATURES.values() if f.interval == i), default=0) for i in INTERVALS}
-    past = _pasts(days, symbols, actions)
-    windows = {interval: _windows(days, past, interval, length) for interval, length in lengths.items()}
-    features = {name: _column(name, windows) for name in FEATURES}
-    volatility = np.array([day.market_volatility for day in days])
-    ratio = regime.volatility_ratio(volatility)
-    shared = {
-        "session": session,
-        "decided_at": decided_at,
-        "market_volatility": float(volatility[-1]),
-        "volatility_ratio": ratio,
-        "vol_regime": regime.regime_of(ratio),
-    }
-    data = {name: [value] * len(symbols) for name, value in shared.items()}
-    complete = _all_known(features, windows) & (ratio is not None)
-    data |= {"symbol": symbols, "bars_5m": np.diff(today.starts), "complete": complete, **features}
-    schema = feature_schema()
-    return pl.DataFrame({name: data[name] for name in schema}, schema=schema, nan_to_null=True)
-
-
-def _all_known(features: Mapping[str, FloatArray], windows: Mapping[str, _Windows]) -> NDArray[np.bool_]:
-    """(symbols,): every feature has a value, those that need volume only where the symbol has any in its windows."""
-    volume = FIELDS.index("volume")
-    has_volume = np.any([~np.isnan(w.bars[volume]).all(axis=1) for w in windows.values()], axis=0)
-    known = [~np.isnan(values) | (FEATURES[name].needs_volume & ~has_volume) for name, values in features.items()]
-    return np.all(known, axis=0)
-
-
-def _column(name: str, windows: Mapping[str, _Windows]) -> FloatArray:
-    """One feature of all symbols; NaN where the window is not full or the value is not a finite number."""
-    feature = FEATURES[name]
-    bars, filled = windows[feature.interval]
-    ready = np.flatnonzero(filled >= feature.bars)
-    column = np.full(len(filled), np.nan)
-    if ready.size:
-        fields = np.ascontiguousarray(bars[:, ready, bars.shape[2] - feature.bars :])
-        values = feature.formula(Window(*fields))
-        column[ready] = np.where(np.isfinite(values), values, np.nan)
-    return column
+def schema_of(features: Sequence[Feature]) -> pl.Schema:
+    """Columns of a set's rows: symbol, known_at (end of the grid's bar, UTC), session, and its features as Float32."""
+    return pl.Schema(KEYS | {f.name: pl.Float32() for f in features})

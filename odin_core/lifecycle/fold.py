@@ -14,7 +14,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from odin_core.features.catalogue import FEATURES
+from odin_core.features.catalogue import features_of
+from odin_core.features.decision import SET
 from odin_core.lake import logical_hash
 from odin_core.lifecycle import entitlements, learning, outcomes, phases, planner
 from odin_core.lifecycle.config import LifeConfig
@@ -29,12 +30,12 @@ from odin_core.replay import record
 from odin_core.training.window import SessionContexts
 
 INPUTS = (
-    *(name for name in FEATURES if name not in ("close", "traded_value")),
+    *(feature.name for feature in features_of(SET)),
     "market_volatility",
     "volatility_ratio",
 )
 GRID_TABLE = pl.Schema({"symbol": pl.String(), "net_return": pl.List(pl.Float32())})
-MINUTES_IN_FEATURE = 75 * 5  # minutes that `realised_vol_session` covers
+MINUTES_IN_FEATURE = 75 * 5  # minutes that `realised_volatility_75_5m` covers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ def _settle(
 ) -> tuple[LoopState, dict[str, pl.DataFrame], dict[str, object]]:
     """Outcomes of today: executions, replay rows, full-information rewards, equity."""
     volatility = (
-        state.contexts["realised_vol_session"].to_numpy() / np.sqrt(MINUTES_IN_FEATURE)
+        state.contexts["realised_volatility_75_5m"].to_numpy() / np.sqrt(MINUTES_IN_FEATURE)
         if state.plan.height
         else np.empty(0)
     )
@@ -155,7 +156,7 @@ def session_contexts(
         decided = contexts["session"][0]
         files.append({"table": "features", "session": session, "path": f"features/session={decided}",
                       "rows": contexts.height, "hash": logical_hash(contexts, ("symbol",))})  # fmt: skip
-    unit = contexts["atr_60m"].to_numpy() if contexts.height else np.empty(0)
+    unit = contexts["natr_14_60m"].to_numpy() if contexts.height else np.empty(0)
     choice = rule_policy.propose(contexts).action if contexts.height else np.empty(0, np.int64)
     reward = (net_return / unit[:, None]).astype(np.float32)
     return SessionContexts(session, INPUTS, inputs(contexts), reward, choice, tuple(files))

@@ -54,8 +54,8 @@ def admit(
         & pl.col("vol_regime").is_not_null()
         & ~pl.col("symbol").is_in(list(profile.untradable))
         & (pl.col("bars_5m") >= config.min_bars_share * bars)
-        & (pl.col("realised_vol_session") >= config.min_volatility * loosened)
-        & (pl.col("atr_60m") > 0)
+        & (pl.col("realised_volatility_75_5m") >= config.min_volatility * loosened)
+        & (pl.col("natr_14_60m") > 0)
     )
     if profile.knows_trades:
         units = pl.Series(profile.volume_units(features["symbol"], features["session"][0]), dtype=pl.Float64)
@@ -123,7 +123,7 @@ def plan_session(
             "reject_reason": reason,
             "features_version": [features_version] * n,
             "action": lean,
-            "risk_unit": contexts["atr_60m"],
+            "risk_unit": contexts["natr_14_60m"],
             "reference_close": close,
         },
         schema=DECISION,

@@ -20,7 +20,7 @@ from odin_core.datasets.training import record_window
 from odin_core.errors import OdinError
 from odin_core.execution.costs import CostSchedule
 from odin_core.execution.orders import ExecutionRules, VolumeKind
-from odin_core.features.catalogue import features_version
+from odin_core.features.decision import decision_version
 from odin_core.lake import logical_hash, write_text
 from odin_core.lifecycle import entitlements, fold
 from odin_core.lifecycle.config import identity
@@ -112,7 +112,7 @@ def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
     )
     ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
     return LoopRules(
-        profile=profile, config=life.config, venue=venue, features_version=features_version(), ic_ceiling=ceiling
+        profile=profile, config=life.config, venue=venue, features_version=decision_version(), ic_ceiling=ceiling
     )
 
 
@@ -180,7 +180,7 @@ def day_of(life: Life, data: MarketData, session: date) -> Day:
         next_session=following,
         ends_week=data.calendar.is_last_session_of_week(session),
         bars=data.bars(session),
-        features=data.features(session),
+        features=data.decision_rows(session),
         actions=data.actions.taking_effect(session),
         fundamentals=_fundamentals(life, data, session),
         promotions=_promotions(life, following),
@@ -280,7 +280,7 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
 
 def _contexts(life: Life, data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFrame:
     """The features that a plan for `symbols` was made from, at the close of `decided`. Raises BarsVanished."""
-    found = data.features(decided).filter(pl.col("symbol").is_in(symbols.to_list())).sort("symbol")
+    found = data.decision_rows(decided).filter(pl.col("symbol").is_in(symbols.to_list())).sort("symbol")
     if found.height != len(symbols):
         raise BarsVanished(life, decided, sorted(set(symbols) - set(found["symbol"])))
     return found
@@ -305,7 +305,7 @@ def _last_closes(life: Life, data: MarketData, head: date) -> pl.DataFrame:
     first = data.calendar.previous(life.first_session)
     since: list[date] = []
     for session in reversed(data.calendar.sessions(max(first, data.profile.first_partition), head)):
-        features = data.features(session)
+        features = data.decision_rows(session)
         if features.height:
             closes = features.select(CLOSES.names())
             for later in reversed(since):

@@ -4,10 +4,13 @@ Hours are local to each centre, so that summer time moves them against UTC, on e
 centre's holidays are not told apart: when the market itself trades is `market.calendar`'s to say."""
 
 from collections.abc import Sequence
-from datetime import time
+from datetime import date, time
+from functools import lru_cache
 from typing import Final, NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 
 class Centre(NamedTuple):
@@ -36,6 +39,20 @@ def session_flags(ts: pl.Series, centres: Sequence[str] = tuple(CENTRES)) -> pl.
     if not isinstance(ts.dtype, pl.Datetime) or ts.dtype.time_zone is None:
         raise ValueError(f"business hours need instants with a time zone, and these are {ts.dtype}")
     return pl.DataFrame({name: _in_hours(ts, CENTRES[name]) for name in centres})
+
+
+@lru_cache(maxsize=256)
+def business_hours(name: str, first: date, last: date) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """When business hours begin and end in a centre, on each of its dates from `first` to `last`, both included: two
+    arrays (dates,), microseconds since 1970 UTC, ascending, not to be written to. KeyError for an unknown centre."""
+    centre = CENTRES[name]
+    dates = pl.date_range(first, last, "1d", eager=True)
+    begin, end = (
+        dates.dt.combine(clock).dt.replace_time_zone(centre.timezone).dt.timestamp("us").to_numpy()
+        for clock in (centre.open, centre.close)
+    )
+    begin.flags.writeable = end.flags.writeable = False
+    return begin, end
 
 
 def _in_hours(ts: pl.Series, centre: Centre) -> pl.Series:

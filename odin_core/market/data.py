@@ -4,22 +4,20 @@ The command line, the assets, the fold and a notebook all come in here, so they 
 `<home>/lake/<dataset>/`: price_history, data_quality, quarantine, features_<version>. A synthetic market's dataset
 carries its edge and seed in the name, so lives with other settings never share bars."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from functools import lru_cache
-from pathlib import Path
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.features.catalogue import SESSIONS_NEEDED, features_version
-from odin_core.features.provider import FeatureStream
 from odin_core.home import Home
-from odin_core.lake import Lake, PartitionUnreadable, write_parquet
+from odin_core.lake import Lake, PartitionUnreadable
 from odin_core.lifecycle.config import LifeConfig
-from odin_core.market.bars import BARS, session_bars, table_of
+from odin_core.market.bars import BARS, table_of
 from odin_core.market.calendar import SessionCalendar, session_calendar
+from odin_core.market.derived import derived, status_of
 from odin_core.market.history import held, larger_intervals, read_bars, require_aware
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.market.quality.assessing import FINDINGS, assess_session, find_defects
@@ -27,10 +25,11 @@ from odin_core.market.reference.actions import ActionBook
 from odin_core.market.reference.fundamentals import FundamentalBook
 
 if TYPE_CHECKING:
+    from odin_core.features.decision import DecisionRows
+    from odin_core.features.provider import FeatureProvider
     from odin_core.market.synthetic import SyntheticExchange
 
 PRICES, QUALITY, QUARANTINE = "price_history", "data_quality", "quarantine"
-INPUTS_MARK = "odin.inputs"  # key in a features file's metadata: which price files it was computed from
 
 
 class NoData(OdinError):
@@ -51,11 +50,9 @@ class MarketData:
     ) -> None:
         self.lake, self.profile, self._generate = lake, profile, generate
         self.calendar: SessionCalendar = session_calendar(profile)
-        self.features_table = f"features_{features_version()}"
         self.actions = ActionBook(lake, self.calendar)
         self.figures = FundamentalBook(lake, self.calendar)
-        self._stream: tuple[date, FeatureStream] | None = None
-        self._recent: dict[date, pl.DataFrame] = {}
+        self._recent: dict[date, tuple[str, pl.DataFrame]] = {}
 
     @classmethod
     def of(cls, home: Home, market: str, config: LifeConfig) -> Self:
@@ -66,11 +63,35 @@ class MarketData:
         exchange = _exchange(market, config.seed, config.edge)
         return cls(home.lake(f"{market}-edge{config.edge:g}-seed{config.seed}"), profile, exchange.bars)
 
+    @cached_property
+    def features_table(self) -> str:
+        """The lake's table of what lives decide on, by the version of its definitions."""
+        from odin_core.features.decision import decision_version  # brings numba, as the next two
+
+        return f"features_{decision_version()}"
+
+    @cached_property
+    def _provider(self) -> "FeatureProvider":
+        from odin_core.features.provider import FeatureProvider
+
+        return FeatureProvider(self)
+
+    @cached_property
+    def _decisions(self) -> "DecisionRows":
+        from odin_core.features.decision import DecisionRows
+
+        return DecisionRows(self._provider)
+
     def has(self, session: date) -> bool:
         """Whether the session has bars, in the lake or from the exchange."""
         return self.lake.has(PRICES, session) or (
             self._generate is not None and session >= self.profile.first_partition
         )
+
+    def has_any(self, session: date) -> bool:
+        """Whether the session has bars of any interval."""
+        tables = (table_of(interval) for interval in larger_intervals(self.lake))
+        return self.has(session) or any(self.lake.has(table, session) for table in tables)
 
     def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
         """Sessions for which there are bars."""
@@ -97,25 +118,34 @@ class MarketData:
 
     def bars(self, session: date) -> pl.DataFrame:
         """Minute bars (BARS) of a session; generated and stored where the market is synthetic. Empty without data."""
-        if session in self._recent:
-            return self._recent[session]
+        status = status_of(self.lake.path(PRICES, session))
+        if session in self._recent and self._recent[session][0] == status:
+            return self._recent[session][1]
         if self.lake.has(PRICES, session):
             frame = self.lake.read(PRICES, session)
             if frame.schema != BARS:
                 raise PartitionUnreadable(self.lake.path(PRICES, session), "its columns are not those of minute bars")
         elif self._generate is not None and session >= self.profile.first_partition:
             frame = self._generate(session)
-            self.lake.write(PRICES, session, frame)
+            status = status_of(self.lake.write(PRICES, session, frame))
         else:
             return BARS.to_frame()
+        self._recent.pop(session, None)
         while len(self._recent) >= 2:
             self._recent.pop(next(iter(self._recent)))
-        self._recent[session] = frame
+        self._recent[session] = (status, frame)
         return frame
+
+    def generate(self, sessions: Iterable[date]) -> None:
+        """Store the minute bars of `sessions` that a synthetic market has and the lake does not; else nothing."""
+        if self._generate is not None:
+            for session in sessions:
+                if not self.lake.has(PRICES, session):
+                    self.bars(session)
 
     def bars_of(self, session: date, interval: str) -> pl.DataFrame:
         """Bars (BARS) of any interval of one session, as `read` gives them. Raises NotAnInterval."""
-        return self.bars(session) if interval == "1m" else self.read(None, session, session, interval)
+        return self._provider.bars(session, interval)
 
     def read(
         self,
@@ -131,10 +161,7 @@ class MarketData:
         (aware): only bars known by then. Symbols and sessions without bars have no rows. Raises NotAnInterval,
         NaiveMoment, and PartitionUnreadable for damaged files."""
         sessions = self.calendar.sessions(max(first, self.calendar.first), min(last, self.calendar.last))
-        if self._generate is not None:
-            for session in sessions:
-                if not self.lake.has(PRICES, session):
-                    self.bars(session)
+        self.generate(sessions)
         return read_bars(self.lake, self.calendar, sessions, symbols=symbols, interval=interval, as_of=as_of)
 
     def adjusted(
@@ -160,47 +187,34 @@ class MarketData:
         self.lake.write(QUALITY, session, found)
         return found
 
-    def features(self, session: date) -> pl.DataFrame:
-        """Features as known at the close of `session`, from the lake if their inputs are unchanged, else computed."""
-        history = self._history(session)
-        mark = self._inputs_mark(history)
-        path = self.lake.path(self.features_table, session)
-        if path.is_file() and _mark_of(path) == mark:
-            return self.lake.read(self.features_table, session)
-        frame = self._advance(history, session)
-        write_parquet(frame, path, {INPUTS_MARK: self._inputs_mark(history)})
-        return frame
+    def features(
+        self,
+        symbols: Sequence[str] | None,
+        interval: str,
+        first: date,
+        last: date,
+        set_name: str = "decision",
+        as_of: datetime | None = None,
+    ) -> pl.DataFrame:
+        """Features of a set on bars of an interval, by symbol (None: all) and range of sessions, both ends included:
+        symbol, known_at (the bar's end, UTC), session, then Float32, null where unknown; session after session, there
+        by symbol and time. Each row is as it was known at `known_at`.
+
+        interval: 1m, 5m, 15m, 60m or day; features of other intervals have the value of their last bar. What is not in
+        the lake is computed and stored, for all symbols of the market. `as_of` (aware): only what was known by then; a
+        session that was not over is computed and not stored. Raises UnknownSet, NotAnInterval, NaiveMoment."""
+        return self._provider.rows(symbols, interval, first, last, set_name, as_of)
+
+    def decision_rows(self, session: date) -> pl.DataFrame:
+        """What a life decides on (`features.decision`), as known at the close of `session`; from the lake if its inputs
+        are unchanged, else computed and stored."""
+        self.generate(self._decisions.history(session))
+        mark = self._decisions.mark(session)
+        return derived(self.lake, self.features_table, session, mark, lambda: self._decisions.of(session))
 
     def fundamentals(self, session: date) -> pl.DataFrame:
         """Figures as known at the close of `session`, one row per symbol by its name of then."""
         return self.figures.at_close(session, self.actions)
-
-    def _history(self, session: date) -> list[date]:
-        first = max(self.profile.first_partition, self.calendar.first)
-        before = self.calendar.sessions(first, session) if session >= first else [session]
-        return before[-SESSIONS_NEEDED:]
-
-    def _advance(self, history: Sequence[date], session: date) -> pl.DataFrame:
-        """Continue the stream where it stands one session before; otherwise start it anew from the history."""
-        if self._stream is None or len(history) < 2 or self._stream[0] != history[-2]:
-            self._stream = (session, FeatureStream([self._larger(s) for s in history[:-1]]))
-        stream = self._stream[1]
-        self._stream = (session, stream)
-        return stream.advance(self._larger(session), session, self.calendar.hours(session).close, self.actions.rows)
-
-    def _larger(self, session: date) -> pl.DataFrame:
-        hours = self.calendar.hours(session)
-        return session_bars(self.bars(session), hours.open, hours.close)
-
-    def _inputs_mark(self, history: Sequence[date]) -> str:
-        """Which price files, of which size and time, and which corporate actions the features follow from."""
-        parts = []
-        for session in history:
-            path = self.lake.path(PRICES, session)
-            status = path.stat() if path.is_file() else None
-            parts.append(f"{session}:{status.st_size}:{status.st_mtime_ns}" if status else f"{session}:none")
-        acted = self.actions.mark(self.calendar.hours(history[0]).open, self.calendar.hours(history[-1]).close)
-        return ";".join(parts) + (f";{acted}" if acted else "")
 
 
 @lru_cache(maxsize=2)
@@ -236,10 +250,3 @@ def _of_interval(lake: Lake, interval: str, found: pl.DataFrame) -> dict[str, An
         "sessions": len(sessions), "first": sessions[0], "last": sessions[-1], "rows": found["rows"].sum(),
         "symbols": found.rows(named=True),
     }  # fmt: skip
-
-
-def _mark_of(path: Path) -> str | None:
-    try:
-        return pl.read_parquet_metadata(path).get(INPUTS_MARK)
-    except (pl.exceptions.ComputeError, OSError) as error:
-        raise PartitionUnreadable(path, str(error).splitlines()[0]) from error

@@ -75,6 +75,7 @@ class MarketProfile:
     carry_overnight: tuple[str, ...] = ()
     tradable: bool = True
     untradable: tuple[str, ...] = ()
+    index: str | None = None  # the symbol that others' strength is measured against, where its bars are in this market
     special_sessions: tuple[SpecialSession, ...] = ()
     non_sessions: tuple[date, ...] = ()
     halts: tuple[Halt, ...] = ()

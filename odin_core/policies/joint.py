@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from odin_core.features.catalogue import FEATURES
 from odin_core.lifecycle.config import LearnerConfig
 from odin_core.policies.actions import FLAT, SHAPE, SIZES, STOPS, TARGETS, FloatArray, Proposals, encode, known_mean
 
@@ -97,9 +96,21 @@ def _mirror(X: Matrix, names: tuple[str, ...]) -> Matrix:
     """Contexts (n, features) as they would be with prices upside down; `Feature.mirror` says about which value."""
     turned = X.copy()
     for column, name in enumerate(names):
-        if name in FEATURES and (centre := FEATURES[name].mirror) is not None:
+        centre = _mirror_of(name)
+        if centre is not None:
             turned[:, column] = 2 * centre - X[:, column]
     return turned
+
+
+@functools.lru_cache(maxsize=1024)
+def _mirror_of(name: str) -> float | None:
+    """Of a feature of the catalogue; None for a column that is none, as the market's volatility."""
+    from odin_core.features.catalogue import UnknownFeature, named  # brings numba
+
+    try:
+        return named(name).definition.mirror
+    except UnknownFeature:
+        return None
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ OVERSOLD, OVERBOUGHT = 30.0, 70.0
 VOLUME_SPIKE = 1.0  # standard deviations
 TREND = 0.1  # of the hourly ATR
 SIZE, STOP, TARGET = 1, 2, 1  # positions on the action grid: 0.25 % of capital, 2 ATR, 1.5 times that
-NEEDS = ("rsi_15m", "volume_z_5m", "sma_cross_15m", "atr_60m")
+NEEDS = ("rsi_14_15m", "volume_z_18_75_5m", "sma_cross_5_20_15m", "natr_14_60m")
 
 
 def propose(contexts: pl.DataFrame) -> Proposals:

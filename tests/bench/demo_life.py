@@ -101,7 +101,7 @@ def main(root: str, first: str, last: str) -> None:
     for session in sessions:
         data.bars(session)
         data.defects(session)
-        data.features(session)
+        data.decision_rows(session)
     for _ in run_sessions(life, data, sessions, clock=lambda: datetime.now(UTC)):
         pass
     build_catalog(home)

@@ -264,7 +264,7 @@ def test_the_command_exports_features_and_a_lifes_tables(tmp_path: Path):
     assert (manifest.life, manifest.features_version) == (life.id, data.features_table.removeprefix("features_"))
     day = date(2023, 1, 11)
     assert_frame_equal(Lake(tmp_path / "out").read("replay_buffer", day), life.read("replay_buffer", day))
-    assert_frame_equal(Lake(tmp_path / "out").read("features", day), data.features(day))
+    assert_frame_equal(Lake(tmp_path / "out").read("features", day), data.decision_rows(day))
     listed = odin("dataset", "list", "--json", home=tmp_path / "home").json["datasets"]
     assert [row["version"] for row in listed if row["kind"] == "export"] == [manifest.version]
     assert manifest.completeness["features"]["close"] == 1.0

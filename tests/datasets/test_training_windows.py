@@ -62,7 +62,7 @@ def test_completeness_is_the_share_of_decided_rows_with_a_known_value(life: Life
     rows, symbols = 0, set[str]()
     for session in sorted({f.session for f in manifest.files}):
         decided = life.read("action_outcomes", session)["symbol"].to_list()
-        features = data.features(data.calendar.previous(session)).filter(pl.col("symbol").is_in(decided))
+        features = data.decision_rows(data.calendar.previous(session)).filter(pl.col("symbol").is_in(decided))
         rows, symbols = rows + features.height, symbols | set(decided)
         for row in features.iter_rows(named=True):
             for name in INPUTS:
@@ -95,7 +95,7 @@ def test_features_that_were_written_anew_with_the_same_values_are_told_from_chan
     rows = read_parquet(home.root / features.path)
     write_parquet(rows, home.root / features.path, {"odin.inputs": "copied"})
     assert [d.what for d in verify(manifest, home.root)] == ["rewritten"]
-    write_parquet(rows.with_columns(pl.col(INPUTS[0]) + 1e-12), home.root / features.path)
+    write_parquet(rows.with_columns(pl.col(INPUTS[0]) + 1), home.root / features.path)
     assert [d.what for d in verify(manifest, home.root)] == ["changed"]
 
 

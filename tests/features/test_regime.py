@@ -1,12 +1,16 @@
 """The volatility tag: thresholds, warm-up, sessions without bars."""
 
 import math
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 
 from odin_core.features.regime import HIGH_ABOVE, LOW_BELOW, market_volatility, volatility_ratio, volatility_regime
+from odin_core.market.bars import BARS
 
+FIVE = timedelta(minutes=5)
 ORDINARY = [0.01] * 9
 
 
@@ -51,11 +55,42 @@ def test_a_market_that_never_moves_has_no_tag():
     assert volatility_regime(np.zeros(10)) is None
 
 
-def test_market_volatility_is_the_median_symbol_and_leaves_the_night_out():
-    move = np.exp([0.01, 0.02, 0.05])  # one bar each
-    bars = np.array([[100.0] * 3, [0] * 3, [0] * 3, 100 * move, [0] * 3])
-    assert market_volatility(bars, np.arange(4), np.ones(3)) == pytest.approx(0.02)
-    assert math.isnan(market_volatility(np.zeros((5, 0)), np.zeros(1, np.int64), np.zeros(0)))
+def five_minute_bars(*moves: list[float], symbols: str = "ABCDEF", minutes: int = 5) -> pl.DataFrame:
+    """One symbol for each list of log moves of its bars, the first one from its open to its close; every night it
+    jumps, every bar opens at the close before. `minutes`: how long the last bar of each is."""
+    opened, frames = datetime(2023, 1, 2, 3, 45, tzinfo=UTC), []
+    for symbol, steps in zip(symbols, moves, strict=False):
+        close = 100.0 * np.exp(np.cumsum(steps))
+        ts = [opened + i * FIVE for i in range(len(steps))]
+        ends = [*ts[1:], ts[-1] + minutes * FIVE / 5]
+        bars = {"symbol": symbol, "ts": ts, "known_at": ends, "open": [100.0, *close[:-1]], "close": close}
+        frames.append(pl.DataFrame(bars).with_columns(high=pl.col("close"), low=pl.col("close"), volume=1.0, oi=None))
+    return pl.concat([BARS.to_frame(), *(frame.select(BARS.names()).cast(BARS) for frame in frames)])
+
+
+def test_market_volatility_is_the_median_symbol_per_five_minutes_from_its_first_open_on():
+    assert market_volatility(five_minute_bars([0.01], [0.02], [0.05])) == pytest.approx(0.02)
+    assert market_volatility(five_minute_bars([0.01], [0.03])) == pytest.approx(0.02)
+    assert market_volatility(five_minute_bars([0.03, -0.04, 0.0, 0.0])) == pytest.approx(0.05 / 2)
+    assert math.isnan(market_volatility(BARS.to_frame()))
+    assert market_volatility(five_minute_bars([0.0, 0.0])) == 0.0
+
+
+def test_a_session_cut_short_and_one_with_missing_bars_are_on_the_scale_of_a_whole_one():
+    whole = five_minute_bars([0.01] * 40)
+    assert market_volatility(whole) == pytest.approx(0.01)
+    assert market_volatility(whole.head(10)) == pytest.approx(0.01)
+    straight = whole[[0, 39]]  # what happened between is one move of 39 steps
+    assert market_volatility(straight) == pytest.approx(math.sqrt((0.01**2 + 0.39**2) / 40))
+    short = five_minute_bars([0.01, 0.01], minutes=2)
+    assert market_volatility(short) == pytest.approx(math.sqrt(2e-4 / 1.4))
+
+
+def test_market_volatility_agrees_with_a_loop_over_random_bars():
+    rng = np.random.default_rng(4)
+    moves = [list(rng.normal(0, 0.002, rng.integers(1, 75))) for _ in "ABCDE"]
+    by_hand = [math.sqrt(sum(move * move for move in own) / len(own)) for own in moves]
+    assert market_volatility(five_minute_bars(*moves)) == pytest.approx(np.median(by_hand), rel=1e-9)
 
 
 def test_the_history_comes_back_untouched():

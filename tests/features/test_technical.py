@@ -1,211 +1,263 @@
-"""Kernels against slow twins and published numbers; the contract that every feature of the catalogue keeps."""
+"""The contract that every function of the technical set keeps, whichever there are, and examples worked by hand."""
 
-import itertools
-import math
-import statistics
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
+from runcases import assert_follows_from_its_run_alone, bars_and_runs, bars_of, runs_of, sessions_of_bars
 
-from odin_core.features import catalogue, kernels
-from odin_core.features.catalogue import FEATURES, Feature, Window, feature, features_version
+from odin_core.features.catalogue import DEFINITIONS, Feature, features_of, named
+from odin_core.features.series import Bars, FloatArray, Runs, whole_series
 
-# StockCharts' worked example of Wilder's RSI(14), with its published values for the 15th to 20th close.
-RSI_CLOSES = [44.3389, 44.0902, 44.1497, 43.6124, 44.3278, 44.8264, 45.0955, 45.4245, 45.8433, 46.0826,
-              45.8931, 46.0328, 45.6140, 46.2820, 46.2820, 46.0028, 46.0328, 46.4116, 46.2222, 45.6439]  # fmt: skip
-RSI_PUBLISHED = [70.53, 66.32, 66.55, 69.41, 66.36, 57.97]
-
-
-def rsi_by_hand(close: list[float], period: int) -> float:
-    changes = [b - a for a, b in itertools.pairwise(close)]
-    gains, losses = [max(c, 0.0) for c in changes], [max(-c, 0.0) for c in changes]
-    gain, loss = statistics.fmean(gains[:period]), statistics.fmean(losses[:period])
-    for g, l in zip(gains[period:], losses[period:], strict=True):  # noqa: E741
-        gain, loss = (gain * (period - 1) + g) / period, (loss * (period - 1) + l) / period
-    return math.nan if gain + loss == 0 else 100.0 if loss == 0 else 100 - 100 / (1 + gain / loss)
+ORDINARY = sessions_of_bars([90, 40, 120, 7, 1, 75, 100])
+SETS = list({f.definition.name + str(f.parameters): replace(f, interval="") for f in features_of("technical")}.values())
+BY_NAME = [
+    Feature(d, variant, "")
+    for d in DEFINITIONS.values()
+    if d.set == "technical" and not d.intervals
+    for variant in d.variants
+]
+DECISIONS = ["volume_z_18_75", "volume_z_2_60", "volume_z_1_10"]  # with other parameters than those of the set
+FEATURES = {f.name: f for f in [*SETS, *BY_NAME, *map(named, DECISIONS)]}
+SCALE_FREE = [*(f.name for f in SETS), *DECISIONS]
 
 
-def atr_by_hand(high: list[float], low: list[float], close: list[float], period: int) -> float:
-    ranges = [max(h, before) - min(low_, before) for h, low_, before in zip(high[1:], low[1:], close, strict=False)]
-    average = statistics.fmean(ranges[:period])
-    for reach in ranges[period:]:
-        average = (average * (period - 1) + reach) / period
-    return average
+def values_of(feature: Feature, bars: Bars, runs: Runs) -> FloatArray:
+    return feature.definition.formula(bars, runs, *feature.parameters)
 
 
-def ema_by_hand(values: list[float], period: int) -> float:
-    average = statistics.fmean(values[:period])
-    for value in values[period:]:
-        average = value * 2 / (period + 1) + average * (1 - 2 / (period + 1))
-    return average
+def whole(name: str, bars: Bars) -> FloatArray:
+    return values_of(FEATURES[name], bars, whole_series(bars))
 
 
-def z_by_hand(values: list[float], count: int) -> float:
-    deviation = statistics.stdev(values)
-    return sum(v - statistics.fmean(values) for v in values[-count:]) / (deviation * math.sqrt(count))
+def after_warm_up(feature: Feature, bars: Bars) -> tuple[FloatArray, np.ndarray]:
+    """The values by session, and the rows of the sessions that have the whole warm-up before them."""
+    runs = runs_of(bars, feature.bars)
+    return values_of(feature, bars, runs), np.repeat(runs.first >= feature.bars, runs.end - runs.first)
 
 
-@st.composite
-def windows(draw: st.DrawFn) -> Window:
-    """Random bars: some closes repeat, some bars have no range."""
-    rows, bars = draw(st.integers(1, 4)), draw(st.integers(30, 80))
-    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    still = rng.random((rows, bars)) < draw(st.sampled_from([0.0, 0.3, 0.9]))
-    close = 100 * np.exp(np.cumsum(np.where(still, 0, rng.normal(0, 0.01, (rows, bars))), axis=1))
-    reach = np.where(still, 0, rng.exponential(0.005, (rows, bars)))
-    return Window(
-        close, close * (1 + reach), close * (1 - reach), close, rng.integers(0, 99, (rows, bars)).astype(float)
-    )
-
-
-def ordinary_window(bars: int, *, rows: int = 5) -> Window:
-    rng = np.random.default_rng(bars)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.01, (rows, bars)), axis=1))
-    open_ = close * np.exp(rng.normal(0, 0.003, (rows, bars)))
-    high, low = np.maximum(open_, close) * 1.002, np.minimum(open_, close) * 0.998
-    return Window(open_, high, low, close, rng.integers(1, 10_000, (rows, bars)).astype(float))
-
-
-@settings(max_examples=60, deadline=None)
-@given(windows(), st.integers(1, 25))
-def test_compiled_indicators_agree_with_plain_python(window: Window, period: int):
-    high, low, close, volume = (x.tolist() for x in window[1:])
-    expected = {
-        "rsi": [rsi_by_hand(c, period) for c in close],
-        "atr": [atr_by_hand(h, lo, c, period) for h, lo, c in zip(high, low, close, strict=True)],
-        "ema": [ema_by_hand(c, period) for c in close],
-        "sma": [statistics.fmean(c[-period:]) for c in close],
-        "z": [z_by_hand(v, period) for v in volume],
-        "rv": [math.sqrt(sum(math.log(b / a) ** 2 for a, b in itertools.pairwise(c))) for c in close],
-        "parkinson": [
-            math.sqrt(statistics.fmean([math.log(a / b) ** 2 for a, b in zip(h, lo, strict=True)]) / (4 * math.log(2)))
-            for h, lo in zip(high, low, strict=True)
-        ],
-    }
-    actual = {
-        "rsi": kernels.wilder_rsi(window.close, period),
-        "atr": kernels.wilder_atr(window.high, window.low, window.close, period),
-        "ema": kernels.exponential_mean(window.close, period),
-        "sma": kernels.tail_mean(window.close, period),
-        "z": kernels.tail_z_score(window.volume, period),
-        "rv": kernels.realised_volatility(window.close),
-        "parkinson": kernels.parkinson_volatility(window.high, window.low),
-    }
-    for name, values in expected.items():
-        np.testing.assert_allclose(actual[name], values, rtol=1e-9, atol=1e-9, err_msg=name)
-
-
-@pytest.mark.parametrize("count", range(15, 21))
-def test_rsi_gives_the_published_values_of_the_worked_example(count: int):
-    close = np.array([RSI_CLOSES[:count]])
-    assert kernels.wilder_rsi(close, 14)[0] == pytest.approx(RSI_PUBLISHED[count - 15], abs=0.005)
-
-
-def test_average_true_range_of_four_bars_worked_by_hand():
-    high, low, close = np.array([[11.0, 12, 15, 13]]), np.array([[9.0, 10, 13, 9]]), np.array([[10.0, 11, 14, 10]])
-    # true ranges 12 − 10 = 2, 15 − 11 = 4, 14 − 9 = 5; seed (2 + 4) / 2 = 3, then (3 · 1 + 5) / 2 = 4
-    assert kernels.wilder_atr(high, low, close, 2)[0] == 4.0
-
-
-def test_exponential_mean_of_four_values_worked_by_hand():
-    # seed (1 + 3) / 2 = 2, weight 2/3: 2 + 2/3 · (5 − 2) = 4, then 4 + 2/3 · (1 − 4) = 2
-    assert kernels.exponential_mean(np.array([[1.0, 3, 5, 1]]), 2)[0] == pytest.approx(2.0)
-
-
-def test_z_score_of_a_volume_spike_worked_by_hand():
-    # values 1, 1, 1, 5: mean 2, squares 1 + 1 + 1 + 9 = 12, std √(12 / 3) = 2, so (5 − 2) / 2
-    assert kernels.tail_z_score(np.array([[1.0, 1, 1, 5]]), 1)[0] == 1.5
-
-
-@pytest.mark.parametrize("kernel", [kernels.wilder_rsi, kernels.exponential_mean], ids=["rsi", "ema"])
-def test_an_indicator_without_bars_for_its_seed_is_nan(kernel):
-    assert np.isnan(kernel(np.array([[1.0, 2, 3]]), 4)).all()
-
-
-def test_a_session_cut_short_has_the_volatility_of_a_whole_one():
-    """Ten bars that each move by 1 %, and three of them: 0.01 per √(5 minutes) both times, a missing bar included."""
-    whole = 100 * 1.01 ** np.arange(11.0)
-    bars = np.zeros((5, 13))
-    bars[0], bars[3] = [*whole[:-1], *whole[:3]], [*whole[1:], *whole[1:4]]
-    volatility = kernels.volatility_per_five_minutes(bars, np.array([0, 10, 13]), np.array([10.0, 3.0]))
-    np.testing.assert_allclose(volatility, math.log(1.01), rtol=1e-12)
+def says(name: str) -> str:
+    return " ".join(FEATURES[name].definition.says.split())
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_is_finite_on_ordinary_bars_and_leaves_its_input_alone(name: str):
-    entry, window = FEATURES[name], ordinary_window(FEATURES[name].bars)
-    before = Window(*(field.copy() for field in window))
-    values = entry.formula(window)
-    assert values.shape == (5,)
+def test_a_feature_is_finite_wherever_its_warm_up_lies_before_and_leaves_its_input_alone(name: str):
+    before = {field: getattr(ORDINARY, field).copy() for field in ("open", "high", "low", "close", "volume")}
+    values, ready = after_warm_up(FEATURES[name], ORDINARY)
+    assert values.shape == (len(ORDINARY),)
     assert values.dtype == np.float64
-    assert np.isfinite(values).all()
-    for field, copy in zip(window, before, strict=True):
-        np.testing.assert_array_equal(field, copy)
+    assert ready.sum() > 100
+    assert np.isfinite(values[ready]).all()
+    for field, copy in before.items():
+        np.testing.assert_array_equal(getattr(ORDINARY, field), copy)
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_of_a_symbol_is_the_same_bits_in_any_company_and_order(name: str):
-    entry, window = FEATURES[name], ordinary_window(FEATURES[name].bars)
-    together = entry.formula(window)
-    for rows in ([0], [4, 2], [3, 1, 0, 4, 2]):
-        apart = entry.formula(Window(*(np.ascontiguousarray(field[rows]) for field in window)))
-        assert apart.tobytes() == together[rows].tobytes()
+def test_a_session_follows_from_its_warm_up_and_its_own_past_alone_to_the_bit(name: str):
+    feature = FEATURES[name]
+    runs = runs_of(ORDINARY, feature.bars)
+    assert_follows_from_its_run_alone(lambda bars, runs: values_of(feature, bars, runs), ORDINARY, runs)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+@settings(max_examples=8)
+@given(case=bars_and_runs())
+def test_any_run_follows_from_its_own_rows_alone_to_the_bit(name: str, case):
+    assert_follows_from_its_run_alone(lambda bars, runs: values_of(FEATURES[name], bars, runs), *case)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_another_symbol_in_front_changes_nothing(name: str):
+    other = sessions_of_bars([33, 50], seed=9)
+    both = replace(
+        ORDINARY,
+        **{
+            field: np.concatenate([getattr(other, field), getattr(ORDINARY, field)])
+            for field in ("open", "high", "low", "close", "volume", "oi", "ts", "known_at", "session")
+        },
+        symbol=np.repeat([0, 1], [len(other), len(ORDINARY)]),
+    )
+    assert whole(name, both)[len(other) :].tobytes() == whole(name, ORDINARY).tobytes()
+
+
+@pytest.mark.parametrize("name", FEATURES)
+@settings(max_examples=15)
+@given(case=bars_and_runs())
+def test_a_feature_stays_within_its_bounds_and_is_never_infinite(name: str, case):
+    (bars, _), feature = case, FEATURES[name]
+    low, high = feature.definition.bounds
+    values = whole(name, bars)
+    assert not np.isinf(values).any()
+    assert ((values >= low) & (values <= high) | np.isnan(values)).all()
+
+
+@pytest.mark.parametrize("name", SCALE_FREE)
+def test_a_feature_of_the_set_does_not_depend_on_the_units_of_price_and_volume(name: str):
+    c, k = 7.3, 0.013
+    o, h, l, p = (getattr(ORDINARY, field) * c for field in ("open", "high", "low", "close"))  # noqa: E741
+    scaled = replace(ORDINARY, open=o, high=h, low=l, close=p, volume=ORDINARY.volume * k)
+    np.testing.assert_allclose(whole(name, scaled), whole(name, ORDINARY), rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", [n for n in FEATURES if FEATURES[n].definition.mirror is not None])
+def test_prices_upside_down_mirror_the_value_as_far_as_moves_are_small(name: str):
+    """Each price p becomes K − p, high and low exchanged. Ten times smaller moves, ten times smaller errors."""
+    centre = FEATURES[name].definition.mirror
+    assert centre is not None
+    errors = []
+    for size in (1e-4, 1e-5):
+        price = {f: 1 + size * (getattr(ORDINARY, f) / 100 - 1) for f in ("open", "high", "low", "close")}
+        level = price["close"].mean()
+        turned = {"open": "open", "high": "low", "low": "high", "close": "close"}
+        upright = replace(ORDINARY, **price)
+        upside_down = replace(ORDINARY, **{f: 2 * level - price[g] for f, g in turned.items()})
+        values, mirrored = whole(name, upright), whole(name, upside_down)
+        unit = np.nanstd(values)
+        assert unit > 0
+        errors.append(np.nanmax(np.abs(2 * centre - values - mirrored)) / unit)
+    assert errors[0] < 0.01
+    assert errors[1] < max(errors[0] / 5, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["natr_14", "adx_14", "bandwidth_20_2"])
+def test_size_without_direction_is_the_same_upside_down(name: str):
+    price = {f: 1e4 + getattr(ORDINARY, f) for f in ("open", "high", "low", "close")}
+    turned = {"open": "open", "high": "low", "low": "high", "close": "close"}
+    upside_down = replace(ORDINARY, **{f: 20_200 - price[g] for f, g in turned.items()})
+    np.testing.assert_allclose(whole(name, upside_down), whole(name, replace(ORDINARY, **price)), rtol=0.1)
+
+
+def test_upward_direction_is_downward_direction_upside_down():
+    upside_down = replace(
+        ORDINARY, **{f: 1e4 - getattr(ORDINARY, g) for f, g in {"high": "low", "low": "high", "close": "close"}.items()}
+    )
+    np.testing.assert_allclose(whole("plus_di_14", upside_down), whole("minus_di_14", ORDINARY), rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", FEATURES)
 def test_on_constant_prices_a_feature_is_a_number_or_nan_as_its_docstring_says(name: str):
-    entry, still = FEATURES[name], np.full((2, FEATURES[name].bars), 100.0)
+    sizes, still = [100, 100], np.full(200, 100.1)
+    bars = bars_of(sizes, still, still, still, still, np.full(200, 7.0))
     with np.errstate(all="raise"):
-        values = entry.formula(Window(still, still, still, still, still))
+        values, ready = after_warm_up(FEATURES[name], bars)
     assert not np.isinf(values).any()
-    assert np.isnan(values).all() == ("Never NaN" not in docstring(entry))
+    assert np.isnan(values[ready]).all() == np.isnan(values[ready]).any() == ("Never NaN" not in says(name))
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_is_nan_without_volume_exactly_where_it_says_that_it_needs_volume(name: str):
-    entry, window = FEATURES[name], ordinary_window(FEATURES[name].bars)
-    values = entry.formula(window._replace(volume=np.full_like(window.volume, np.nan)))
-    assert np.isnan(values).all() == np.isnan(values).any() == entry.needs_volume
+def test_without_volume_a_feature_is_nan_exactly_where_it_says_that_it_needs_volume(name: str):
+    feature = FEATURES[name]
+    with np.errstate(all="raise"):
+        values, ready = after_warm_up(feature, replace(ORDINARY, volume=np.full(len(ORDINARY), np.nan)))
+    after_first = np.diff(ORDINARY.session, prepend=-1) == 0  # an accumulation's first row counts as zero in any case
+    unknown = np.isnan(values[ready & after_first])
+    assert unknown.all() == unknown.any() == ("volume" in feature.definition.needs)
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_a_feature_states_its_unit_and_its_nan_rule(name: str):
-    assert FEATURES[name].unit
-    assert "NaN" in docstring(FEATURES[name])
+def test_a_feature_states_its_unit_its_source_and_its_nan_rule(name: str):
+    definition = FEATURES[name].definition
+    assert definition.unit
+    assert definition.source
+    assert "NaN" in says(name)
 
 
-def docstring(entry: Feature) -> str:
-    return " ".join(str(entry.formula.__doc__).split())
+@pytest.mark.parametrize("interval", ["1m", "5m", "15m", "60m", "day"])
+def test_the_usual_indicators_are_in_the_set_of_every_interval_with_their_usual_parameters(interval: str):
+    usual = ["rsi_14", "sma_gap_20", "ema_gap_20", "sma_cross_5_20", "ema_cross_12_26", "macd_share_12_26_9",
+             "macd_share_signal_12_26_9", "macd_share_histogram_12_26_9", "percent_b_20_2", "bandwidth_20_2", "natr_14",
+             "adx_14", "plus_di_14", "minus_di_14", "stoch_k_14_3_3", "stoch_d_14_3_3", "cci_20", "willr_14", "mfi_14",
+             "obv_slope_20", "volume_z_1_20", *(["vwap_gap"] if interval != "day" else ["gap"])]  # fmt: skip
+    assert {f"{name}_{interval}" for name in usual} <= {f.name for f in features_of("technical")}
 
 
-def test_position_in_the_range_is_zero_at_the_low_and_one_at_the_high():
-    low, high = np.array([[9.0, 8.0]]), np.array([[10.0, 12.0]])
-    assert [kernels.position(np.array([c]), high, low)[0] for c in (8.0, 10.0, 12.0)] == [0.0, 0.5, 1.0]
+@pytest.mark.parametrize(
+    ("name", "mirror"),
+    [
+        *((f"rsi_14_{interval}", 50.0) for interval in ("5m", "15m", "60m")),
+        ("sma_cross_5_20_15m", 0.0),
+        ("sma_cross_5_20_60m", 0.0),
+        ("ema_cross_12_26_15m", 0.0),
+        *((f"natr_14_{interval}", None) for interval in ("5m", "15m", "60m")),
+        ("volume_z_18_75_5m", None),
+        ("volume_z_2_60_15m", None),
+        ("volume_z_1_10_day", None),
+        *((name, 0.0) for name in ("gap_day", "simple_return_18_5m", "trend_18_5m", "session_return_day")),
+        ("simple_return_3_day", 0.0),
+        ("simple_return_5_day", 0.0),
+        ("range_position_1_day", 0.5),
+        ("range_position_5_day", 0.5),
+    ],
+)
+def test_what_decisions_read_is_in_the_catalogue_with_its_value_upside_down(name: str, mirror: float | None):
+    assert named(name).definition.mirror == mirror
 
 
-def test_the_version_changes_with_a_definition_and_with_nothing_else(monkeypatch: pytest.MonkeyPatch):
-    version = features_version()
-    assert features_version() == version
-    gap = FEATURES["gap"]
-    longer = Feature(**{**vars(gap), "bars": gap.bars + 1})
-    monkeypatch.setitem(FEATURES, "gap", longer)
-    assert features_version() != version
-    monkeypatch.setitem(FEATURES, "gap", gap)
-    assert features_version() == version
+def small(close: list[float], *, spread: float = 0.0, volume: list[float] | None = None) -> Bars:
+    c = np.array(close)
+    return bars_of([len(c)], c, c + spread, c - spread, c, np.array(volume or [1.0] * len(c)))
 
 
-def test_a_name_can_be_taken_only_once_and_an_interval_must_exist():
-    with pytest.raises(ValueError, match="gap is defined twice"):
-        feature(interval="day", bars=2, unit="fraction")(FEATURES["gap"].formula)
-    with pytest.raises(ValueError, match="0 bars of '5m'"):
-        Feature(
-            name="x", interval="5m", bars=0, unit="", needs_volume=False, mirror=None, formula=FEATURES["gap"].formula
-        )
+def days(*bars: tuple[float, float]) -> Bars:
+    """One bar a session: its open and its close."""
+    o, c = np.array(bars).T
+    return bars_of([1] * len(bars), o, np.maximum(o, c), np.minimum(o, c), c, np.ones(len(bars)))
 
 
-def test_the_windows_fit_into_the_sessions_that_are_searched():
-    per_session = {"5m": 75, "15m": 25, "60m": 7, "day": 1}
-    needed = {name: f.bars / per_session[f.interval] for name, f in FEATURES.items()}
-    assert max(needed.values()) <= catalogue.SESSIONS_NEEDED - 2, "two sessions may be missed"
+def last(name: str, bars: Bars) -> float:
+    feature = named(name)
+    return values_of(feature, bars, whole_series(bars))[-1]
+
+
+HAND_WORKED: dict[str, tuple[Callable[[], float], float]] = {
+    "gap of a day": (lambda: last("gap", days((10, 20), (25, 30))), 0.25),
+    "return of a session": (lambda: last("session_return", days((10, 20), (25, 30))), 0.2),
+    "return over two bars": (lambda: last("simple_return_2", small([10, 16, 8])), -0.2),
+    # every bar one percent up: √n · 1 % of volatility against 1.01ⁿ − 1 of return
+    "trend of a straight line": (
+        lambda: last("trend_4", small([100 * 1.01**i for i in range(5)])),
+        (1.01**4 - 1) / (2 * np.log(1.01)),
+    ),
+    # 20 and 22 within 19 to 23
+    "position in the range of two bars": (lambda: last("range_position_2", small([20, 22], spread=1)), 0.75),
+    "williams r of two bars": (lambda: last("willr_2", small([20, 22], spread=1)), -25.0),
+    # closes 1 and 3: mean 2, deviation 1, bands 0 and 4
+    "percent b": (lambda: last("percent_b_2_2", small([1, 3])), 0.75),
+    "bandwidth": (lambda: last("bandwidth_2_2", small([1, 3])), 2.0),
+    # 1, 2, 6: mean 3, mean deviation (2 + 1 + 3) / 3 = 2
+    "cci": (lambda: last("cci_3", small([1, 2, 6])), 3 / (0.015 * 2)),
+    # rises with 2 · 20 = 40, falls with 3 · 10 = 30
+    "money flow": (lambda: last("mfi_2", small([10, 20, 10], volume=[9, 2, 3])), 100 * 40 / 70),
+    "on-balance volume": (lambda: last("obv", small([10, 20, 10, 10], volume=[9, 2, 3, 4])), -1.0),
+    "slope of on-balance volume": (
+        lambda: last("obv_slope_3", small([10, 20, 10, 10], volume=[9, 2, 3, 4])),
+        -1 / 9,
+    ),
+    # (10 · 1 + 20 · 3) / 4 = 17.5
+    "distance to the average price": (lambda: last("vwap_gap", small([10, 20], volume=[1, 3])), 20 / 17.5 - 1),
+    # 20 within 9 to 21 gives 11/12, 10 within 9 to 21 gives 1/12, 12 within 9 to 13 gives 3/4
+    "slow stochastic": (
+        lambda: last("stoch_k_2_3_1", small([10, 20, 10, 12], spread=1)),
+        100 * (11 / 12 + 1 / 12 + 3 / 4) / 3,
+    ),
+    "distance to the mean": (lambda: last("sma_gap_2", small([1, 3])), 0.5),
+    "cross of two means": (lambda: last("sma_cross_1_2", small([1, 3])), 0.5),
+    # the average is seeded with 2 and moves two thirds of the way to 5
+    "distance to the exponential mean": (lambda: last("ema_gap_2", small([1, 3, 5])), 0.25),
+    "cross of two exponential means": (lambda: last("ema_cross_1_2", small([1, 3, 5])), 0.25),
+}
+
+
+@pytest.mark.parametrize("case", HAND_WORKED)
+def test_an_example_worked_by_hand(case: str):
+    value, expected = HAND_WORKED[case]
+    assert value() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_gap_is_told_in_every_bar_of_its_session():
+    c = np.array([10.0, 20, 30, 40])
+    bars = bars_of([2, 2], c + 1, c + 2, c - 2, c, np.ones(4))
+    values = values_of(named("gap_5m"), bars, runs_of(bars, 1))
+    np.testing.assert_allclose(values, [np.nan, np.nan, 31 / 20 - 1, 31 / 20 - 1])

@@ -65,7 +65,7 @@ def market(folder: Path, bars: pl.DataFrame, *rows: dict[str, Any]) -> MarketDat
 
 
 def features(data: MarketData, first: date = LAST_BEFORE) -> dict[date, pl.DataFrame]:
-    return {session: data.features(session) for session in CALENDAR.sessions(first, LAST_ASKED)}
+    return {session: data.decision_rows(session) for session in CALENDAR.sessions(first, LAST_ASKED)}
 
 
 def of_federal(frames: dict[date, pl.DataFrame], session: date) -> dict[str, Any]:
@@ -75,10 +75,10 @@ def of_federal(frames: dict[date, pl.DataFrame], session: date) -> dict[str, Any
 def test_a_bonus_leaves_no_jump_in_features_from_the_ex_date_on(tmp_path: Path, recorded: pl.DataFrame):
     plain = features(market(tmp_path / "plain", recorded))
     known = features(market(tmp_path / "known", recorded, act("FEDERALBNK", EX, "bonus", CALENDAR, ratio=2.0)))
-    assert of_federal(plain, EX)["gap"] == pytest.approx(77.8 / 154.15 - 1, abs=1e-4)
-    assert of_federal(known, EX)["gap"] == pytest.approx(2 * 77.8 / 154.15 - 1, abs=1e-4)
-    assert of_federal(plain, EX)["realised_vol_session"] > 0.5
-    assert of_federal(known, EX)["realised_vol_session"] < 0.05
+    assert of_federal(plain, EX)["gap_day"] == pytest.approx(77.8 / 154.15 - 1, abs=1e-4)
+    assert of_federal(known, EX)["gap_day"] == pytest.approx(2 * 77.8 / 154.15 - 1, abs=1e-4)
+    assert of_federal(plain, EX)["realised_volatility_75_5m"] > 0.5
+    assert of_federal(known, EX)["realised_volatility_75_5m"] < 0.05
     assert_frame_equal(plain[LAST_BEFORE], known[LAST_BEFORE], check_exact=True)
     for session in CALENDAR.sessions(EX, LAST_ASKED):
         others = pl.col("symbol") != "FEDERALBNK"
@@ -117,7 +117,7 @@ def test_session_by_session_and_each_session_anew_are_the_same_bits(tmp_path: Pa
     going_on = features(data)
     for session, frame in going_on.items():
         data.lake.remove(data.features_table, session)
-        assert_frame_equal(MarketData(data.lake, NSE).features(session), frame, check_exact=True)
+        assert_frame_equal(MarketData(data.lake, NSE).decision_rows(session), frame, check_exact=True)
 
 
 def test_a_series_has_its_features_from_its_first_session_under_a_new_name_on(tmp_path: Path, recorded: pl.DataFrame):
@@ -129,7 +129,7 @@ def test_a_series_has_its_features_from_its_first_session_under_a_new_name_on(tm
         now = chained[session].filter(pl.col("symbol") == "FUTURE").drop("symbol")
         assert_frame_equal(now, own, check_exact=True)
         lost = unchained[session].filter(pl.col("symbol") == "FUTURE").drop("symbol")
-        assert lost["rsi_60m"].null_count() == 1
+        assert lost["rsi_14_60m"].null_count() == 1
 
 
 def test_what_becomes_known_later_changes_no_feature_until_then(tmp_path: Path, recorded: pl.DataFrame):
@@ -138,7 +138,7 @@ def test_what_becomes_known_later_changes_no_feature_until_then(tmp_path: Path, 
     never, at_once = market(tmp_path / "never", recorded), market(tmp_path / "at once", recorded, MIXED[0])
     for session in CALENDAR.sessions(LAST_BEFORE, LAST_ASKED):
         twin = never if session < known else at_once
-        assert_frame_equal(late.features(session), twin.features(session), check_exact=True)
+        assert_frame_equal(late.decision_rows(session), twin.decision_rows(session), check_exact=True)
 
 
 def test_stored_features_are_made_again_when_an_action_comes_to_the_lake_later(tmp_path: Path, recorded: pl.DataFrame):
@@ -147,7 +147,7 @@ def test_stored_features_are_made_again_when_an_action_comes_to_the_lake_later(t
     know(data.lake, CALENDAR, MIXED[0])
     after = features(MarketData(data.lake, NSE))
     assert_frame_equal(after[LAST_BEFORE], before[LAST_BEFORE], check_exact=True)
-    assert of_federal(before, EX)["gap"] < -0.4 < of_federal(after, EX)["gap"]
+    assert of_federal(before, EX)["gap_day"] < -0.4 < of_federal(after, EX)["gap_day"]
 
 
 def test_bars_are_read_as_they_looked_at_a_close_under_the_name_of_then(tmp_path: Path, recorded: pl.DataFrame):

@@ -125,7 +125,7 @@ def test_no_session_of_a_life_up_to_its_last_phase_knows_what_comes_after_it(tmp
 
 def peeking(life: Life, data: MarketData, session: date) -> Day:
     """A driver that hands the fold tomorrow's features: what the two tests above are there to find."""
-    return replace(day_of(life, data, session), features=data.features(data.calendar.next(session)))
+    return replace(day_of(life, data, session), features=data.decision_rows(data.calendar.next(session)))
 
 
 def test_the_test_notices_a_driver_that_peeks_one_session_ahead(tmp_path: Path):

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from odin_core.features.provider import feature_schema
+from odin_core.features.decision import decision_schema
 from odin_core.lifecycle.state import SCORES, LoopState
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.policies.actions import FLAT, FloatArray, IntArray, Proposals
@@ -23,11 +23,11 @@ SESSION_BARS = 75  # of five minutes
 def feature_rows(symbols: int | list[str], **columns: Any) -> pl.DataFrame:
     """Features of liquid, lively symbols at TODAY's close; `columns` replace values, a list row by row."""
     names = [f"S{i:03d}" for i in range(symbols)] if isinstance(symbols, int) else symbols
-    schema = feature_schema()
+    schema = decision_schema()
     usual: dict[str, Any] = {name: 0.0 for name in schema} | {
         "session": TODAY, "decided_at": CLOSE, "bars_5m": SESSION_BARS, "market_volatility": 0.01,
         "volatility_ratio": 1.0, "vol_regime": "medium", "complete": True, "close": 200.0, "traded_value": 1e9,
-        "realised_vol_session": 0.02, "atr_60m": 0.005, "rsi_15m": 50.0,
+        "realised_volatility_75_5m": 0.02, "natr_14_60m": 0.005, "rsi_14_15m": 50.0,
     }  # fmt: skip
     data = {k: v if isinstance(v, list) else [v] * len(names) for k, v in (usual | columns).items()}
     return pl.DataFrame(data | {"symbol": names}, schema=schema)

@@ -64,7 +64,7 @@ def test_a_session_without_bars_is_carried_through_as_no_data():
     assert after["sessions"] == state["sessions"] + 1
     assert life.read("recommendations", CLIMBED).height == 12
     # Buy and hold goes on from the last closes that there were.
-    closes = {d: climbed()[1].features(d).select("symbol", "close") for d in (date(2023, 2, 6), CLIMBED)}
+    closes = {d: climbed()[1].decision_rows(d).select("symbol", "close") for d in (date(2023, 2, 6), CLIMBED)}
     both = closes[CLIMBED].join(closes[date(2023, 2, 6)], on="symbol")
     assert after["hold_return"] == pytest.approx((both["close"] / both["close_right"] - 1).mean())
 
@@ -182,7 +182,7 @@ def test_widening_stays_off_where_it_is_told_to(tmp_path: Path):
 
 
 def test_a_widened_filter_lets_more_symbols_in(tmp_path: Path):
-    volatility = begin(tmp_path / "a")[1].features(date(2022, 12, 30))["realised_vol_session"].sort().to_list()
+    volatility = begin(tmp_path / "a")[1].decision_rows(date(2022, 12, 30))["realised_volatility_75_5m"].sort().to_list()
     told = f"filter.min_volatility={1.9 * volatility[6]!r}"  # six of twelve after one halving
     life, data = begin(tmp_path / "b", quick(told, "filter.min_symbols=12", "filter.max_widening=1"))
     state = restore(life, data, loop_rules(life, data.profile))

@@ -45,7 +45,7 @@ def test_a_manifest_lists_every_file_of_the_look_back_with_its_hash(life: Life):
             assert commit is not None
             if row["table"] == "features":  # of the symbols that were decided on, at the close before
                 symbols = life.read("action_outcomes", row["session"])["symbol"]
-                frame = data.features(decided).filter(pl.col("symbol").is_in(symbols.implode()))
+                frame = data.decision_rows(decided).filter(pl.col("symbol").is_in(symbols.implode()))
                 assert row["hash"] == logical_hash(frame, ("symbol",))
                 assert row["path"] == f"features/session={decided}"
             else:

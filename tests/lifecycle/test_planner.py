@@ -52,8 +52,8 @@ def let_in(
     "columns",
     [
         {"complete": False}, {"complete": None}, {"vol_regime": None}, {"bars_5m": 44}, {"bars_5m": None},
-        {"realised_vol_session": 0.0039}, {"realised_vol_session": None}, {"traded_value": 4.9e6},
-        {"traded_value": None}, {"atr_60m": 0.0}, {"atr_60m": None},
+        {"realised_volatility_75_5m": 0.0039}, {"realised_volatility_75_5m": None}, {"traded_value": 4.9e6},
+        {"traded_value": None}, {"natr_14_60m": 0.0}, {"natr_14_60m": None},
     ],
 )  # fmt: skip
 def test_what_is_unknown_too_quiet_or_too_thin_is_denied(columns: dict[str, Any]):
@@ -77,10 +77,10 @@ def test_volume_is_asked_for_only_where_it_counts_shares():
 
 def test_each_step_of_widening_halves_the_thresholds_of_trading_and_volatility_and_nothing_else():
     for steps in range(4):
-        at: dict[str, Any] = {"traded_value": 5e6 * 0.5**steps, "realised_vol_session": 0.004 * 0.5**steps}
+        at: dict[str, Any] = {"traded_value": 5e6 * 0.5**steps, "realised_volatility_75_5m": 0.004 * 0.5**steps}
         assert let_in(widening=steps, **at)
         assert not let_in(widening=steps, **(at | {"traded_value": at["traded_value"] * 0.999}))
-        assert not let_in(widening=steps, **(at | {"realised_vol_session": at["realised_vol_session"] * 0.999}))
+        assert not let_in(widening=steps, **(at | {"realised_volatility_75_5m": at["realised_volatility_75_5m"] * 0.999}))
     assert not let_in(widening=3, bars_5m=44)
     assert not let_in(widening=3, complete=False)
 
@@ -91,7 +91,7 @@ def test_the_universe_comes_by_symbol_and_an_empty_session_has_none():
 
 
 def test_rules_over_fundamentals_keep_out_who_breaks_one_or_is_unknown_and_both_are_counted():
-    rows = feature_rows(["CHEAP", "DEAR", "NEW", "QUIET"], realised_vol_session=[0.02, 0.02, 0.02, 0.0])
+    rows = feature_rows(["CHEAP", "DEAR", "NEW", "QUIET"], realised_volatility_75_5m=[0.02, 0.02, 0.02, 0.0])
     figures = pl.DataFrame({"symbol": ["CHEAP", "DEAR", "QUIET"], "pe": [9.0, 90.0, 90.0]})
     config = replace(FilterConfig(), fundamentals="pe <= 60")
     found = admit(rows, NSE, config, 0, SESSION_BARS, figures)
@@ -103,7 +103,7 @@ def test_rules_over_fundamentals_keep_out_who_breaks_one_or_is_unknown_and_both_
 
 def mixed(n: int) -> pl.DataFrame:
     """Contexts of which the rules take two of three: long, short, flat, and so on."""
-    return feature_rows(n, sma_cross_15m=[(0.02, -0.02, 0.0)[i % 3] for i in range(n)])
+    return feature_rows(n, sma_cross_5_20_15m=[(0.02, -0.02, 0.0)[i % 3] for i in range(n)])
 
 
 def oracle(n: int, confidence: float = 0.6) -> Oracle:

@@ -191,7 +191,7 @@ def test_a_life_does_without_volume(tmp_path: Path):
     profile = replace(load_profile("metals"), volume="none")
     data, life = run_life(open_home(tmp_path / "home"), profile, file, first, last)
     assert data.bars(first)["volume"].null_count() == data.bars(first).height
-    assert data.features(first)["complete"].all()
+    assert data.decision_rows(first)["complete"].all()
     assert life.read_many("executions", life.sessions_with("executions")).height > 0
 
 
@@ -220,7 +220,7 @@ def test_a_session_with_a_halt_is_judged_by_the_minutes_that_were_left(tmp_path:
     file = excerpt(tmp_path, "nse_index_1m.parquet", ["NIFTY", "BANKNIFTY"], first, last)
     pl.read_parquet(file).with_columns(volume=pl.lit(None, pl.Float64)).write_parquet(file)  # of an index: all zero
     data, life = run_life(open_home(tmp_path / "home"), profile, file, first, last)
-    assert data.features(first)["bars_5m"].max() <= 28  # of 93 in its hours
+    assert data.decision_rows(first)["bars_5m"].max() <= 28  # of 93 in its hours
     assert life.read("phase_state", first)["filtered"].item() == 2
     assert life.read("replay_buffer", last)["symbol"].sort().to_list() == ["BANKNIFTY", "NIFTY"]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from odin_core.policies.actions import FLAT, SHAPE, FloatArray
 from odin_core.training.window import SessionContexts, TrainingWindow
 
-NAMES = ("rsi_15m", "return_90m", "volume_z_5m", "atr_60m")
+NAMES = ("rsi_14_15m", "simple_return_18_5m", "volume_z_18_75_5m", "natr_14_60m")
 CENTRE = np.array([50.0, 0.0, np.nan, np.nan], np.float32)  # about which a feature is mirrored
 COST = 0.2
 BEST_EXIT = (3, 0)  # positions on the axes of stops and targets

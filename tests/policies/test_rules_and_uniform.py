@@ -11,7 +11,7 @@ from odin_core.policies import rules, uniform
 from odin_core.policies.actions import ACTIONS, FLAT, decode
 from odin_core.randomness import stream
 
-QUIET: dict[str, float | None] = {"rsi_15m": 50.0, "volume_z_5m": 0.0, "sma_cross_15m": 0.0, "atr_60m": 0.01}
+QUIET: dict[str, float | None] = {"rsi_14_15m": 50.0, "volume_z_18_75_5m": 0.0, "sma_cross_5_20_15m": 0.0, "natr_14_60m": 0.01}
 
 
 def chosen(**changes: float | None) -> Any:
@@ -26,19 +26,19 @@ def chosen(**changes: float | None) -> Any:
 @pytest.mark.parametrize(
     ("changes", "side"),
     [
-        ({"rsi_15m": 29.9, "volume_z_5m": 1.1}, 1),
-        ({"rsi_15m": 70.1, "volume_z_5m": 1.1}, -1),
-        ({"rsi_15m": 29.9, "volume_z_5m": 1.0}, 0),  # no spike
-        ({"rsi_15m": 30.0, "volume_z_5m": 5.0}, 0),  # not oversold
-        ({"sma_cross_15m": 0.00101}, 1),  # more than a tenth of the hourly ATR
-        ({"sma_cross_15m": -0.00101}, -1),
-        ({"sma_cross_15m": 0.00099}, 0),
-        ({"rsi_15m": 20.0, "volume_z_5m": 2.0, "sma_cross_15m": -0.02}, 1),  # reversal wins
-        ({"rsi_15m": None, "volume_z_5m": 2.0}, 0),
-        ({"rsi_15m": 20.0, "volume_z_5m": None}, 0),
-        ({"sma_cross_15m": None}, 0),
-        ({"sma_cross_15m": 0.02, "atr_60m": None}, 0),
-        ({"rsi_15m": None, "volume_z_5m": None, "sma_cross_15m": -0.02}, -1),  # a trend needs no RSI
+        ({"rsi_14_15m": 29.9, "volume_z_18_75_5m": 1.1}, 1),
+        ({"rsi_14_15m": 70.1, "volume_z_18_75_5m": 1.1}, -1),
+        ({"rsi_14_15m": 29.9, "volume_z_18_75_5m": 1.0}, 0),  # no spike
+        ({"rsi_14_15m": 30.0, "volume_z_18_75_5m": 5.0}, 0),  # not oversold
+        ({"sma_cross_5_20_15m": 0.00101}, 1),  # more than a tenth of the hourly ATR
+        ({"sma_cross_5_20_15m": -0.00101}, -1),
+        ({"sma_cross_5_20_15m": 0.00099}, 0),
+        ({"rsi_14_15m": 20.0, "volume_z_18_75_5m": 2.0, "sma_cross_5_20_15m": -0.02}, 1),  # reversal wins
+        ({"rsi_14_15m": None, "volume_z_18_75_5m": 2.0}, 0),
+        ({"rsi_14_15m": 20.0, "volume_z_18_75_5m": None}, 0),
+        ({"sma_cross_5_20_15m": None}, 0),
+        ({"sma_cross_5_20_15m": 0.02, "natr_14_60m": None}, 0),
+        ({"rsi_14_15m": None, "volume_z_18_75_5m": None, "sma_cross_5_20_15m": -0.02}, -1),  # a trend needs no RSI
     ],
 )
 def test_the_rules_take_reversals_and_trends_and_nothing_unknown(changes: dict[str, float | None], side: int):
@@ -50,13 +50,13 @@ def test_the_rules_take_reversals_and_trends_and_nothing_unknown(changes: dict[s
 
 
 def test_a_flat_rule_leans_with_the_averages():
-    assert chosen(sma_cross_15m=-0.0005)[1] == -1
-    assert chosen(sma_cross_15m=0.0005)[1] == 1
-    assert chosen(sma_cross_15m=None)[1] == 1
+    assert chosen(sma_cross_5_20_15m=-0.0005)[1] == -1
+    assert chosen(sma_cross_5_20_15m=0.0005)[1] == 1
+    assert chosen(sma_cross_5_20_15m=None)[1] == 1
 
 
 def test_the_rules_keep_the_order_of_contexts_and_leave_them_untouched():
-    contexts = pl.DataFrame([QUIET | {"sma_cross_15m": x} for x in (0.02, -0.02, 0.0)])
+    contexts = pl.DataFrame([QUIET | {"sma_cross_5_20_15m": x} for x in (0.02, -0.02, 0.0)])
     before = contexts.clone()
     assert rules.propose(contexts).score.tolist() == [1, -1, 0]
     assert contexts.equals(before)

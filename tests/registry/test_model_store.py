@@ -10,7 +10,7 @@ from odin_core.registry import store
 from odin_core.registry.store import ModelCorrupt
 
 MODEL = JointPolicy(
-    ("rsi_15m", "gap"), date(2023, 1, 6), {"direction": "tree\nleaf_value=0.1", "enter": "tree"}, (0.1, 1 / 3)
+    ("rsi_14_15m", "gap"), date(2023, 1, 6), {"direction": "tree\nleaf_value=0.1", "enter": "tree"}, (0.1, 1 / 3)
 )
 VERSION = version_of(MODEL)
 

@@ -155,10 +155,11 @@ def adjusted(bars: pl.DataFrame, actions: pl.DataFrame, *, calendar: SessionCale
     """Bars (BARS or INTERVAL_BARS, any range) as they looked at `as_of`: known by then, each series under its name of
     then, prices scaled for splits, bonuses and dividends, volumes for splits and bonuses, `oi` as it was. Columns
     and dtypes stay; sorted by symbol, ts. actions: ACTIONS."""
-    return _scaled(bars.filter(pl.col("known_at") <= as_of), _seen(actions, calendar, as_of))
+    return looked(bars.filter(pl.col("known_at") <= as_of), _seen(actions, calendar, as_of))
 
 
-def _scaled(known: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
+def looked(known: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
+    """`adjusted` for bars and actions (EFFECTIVE) that are both as of the instant already."""
     chained = under_last_name(known, seen.filter(pl.col("kind") == "rename"), "ts").sort("symbol", "ts")
     scaled = factors_at(chained.rename({"volume": "traded"}), steps(seen, known))
     price = pl.col("split") * pl.col("dividend")
@@ -223,7 +224,7 @@ class ActionBook:
 
     def adjusted(self, bars: pl.DataFrame, instant: datetime) -> pl.DataFrame:
         """`adjusted` by the stored actions."""
-        return _scaled(bars.filter(pl.col("known_at") <= instant), as_of(self.rows, instant))
+        return looked(bars.filter(pl.col("known_at") <= instant), as_of(self.rows, instant))
 
     def taking_effect(self, session: date) -> pl.DataFrame:
         """EFFECTIVE rows that a session is the first to feel: those whose ex-date and knowledge both lie at or before

@@ -82,8 +82,12 @@ class FundamentalBook:
     def at_close(self, session: date, actions: ActionBook) -> pl.DataFrame:
         """`fundamentals_as_of` the close of a session, each symbol under its name of then."""
         close = self._calendar.hours(session).close
-        renames = as_of(actions.rows, close).filter(pl.col("kind") == "rename")
-        return fundamentals_as_of(under_last_name(self.rows, renames, "known_at"), close)
+        return fundamentals_as_of(self.told(close, actions), close)
+
+    def told(self, instant: datetime, actions: ActionBook) -> pl.DataFrame:
+        """All rows under the names that the symbols had at an instant (aware), of those known later too."""
+        renames = as_of(actions.rows, instant).filter(pl.col("kind") == "rename")
+        return under_last_name(self.rows, renames, "known_at")
 
     def require(self, rules: Iterable[Rule]) -> None:
         """Raise UnknownFigure for a rule about a figure that no row has, whenever it was known."""
