@@ -4,6 +4,7 @@ import dagster as dg
 
 from odin_assets.assets.catalog import catalog_assets
 from odin_assets.assets.features import feature_assets
+from odin_assets.assets.leaks import leak_assets
 from odin_assets.assets.learning import weekly_assets
 from odin_assets.assets.loop import loop_asset
 from odin_assets.assets.market import market_assets
@@ -22,6 +23,7 @@ def market_definitions(market: str) -> dg.Definitions:
         *market_assets(market),
         *reference_assets(market),
         *feature_assets(market),
+        *leak_assets(market),
         loop_asset(market),
         *weekly_assets(market),
         *catalog_assets(market),

@@ -23,6 +23,7 @@ from odin_core.commands.common import (
 from odin_core.commands.data import data
 from odin_core.commands.database import database
 from odin_core.commands.dataset import dataset
+from odin_core.commands.features import features
 from odin_core.commands.life import life
 from odin_core.commands.options import options
 from odin_core.commands.quality import accept, quality
@@ -154,7 +155,7 @@ def report(home: Path, market: str, life_id: str | None) -> None:
 
 for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):
     data.add_command(command)
-for group in (data, database, dataset, life, registry):
+for group in (data, database, dataset, features, life, registry):
     cli.add_command(group)
 
 

@@ -124,12 +124,13 @@ def evaluate(
             out[place[f]] if rows is target and f in place else np.full(len(rows), np.nan, np.float32) for f in own
         ]
         fill(columns, own, rows, span, actions=actions, index=index, threads=threads)
-        if rows is not target:
+        if rows is not target and len(rows):
             latest = rows.latest_at(target)
             for feature, column in zip(own, columns, strict=True):
                 if feature in place:
                     out[place[feature]] = np.where(latest >= 0, column[latest], np.float32(np.nan))
-    keys, close = target.keys, target.bars.close[target.wanted]
+    keys, close = target.keys, target.bars.close
+    close = close if target.wanted.all() else close[target.wanted]
     for i, feature in enumerate(features):
         if feature.definition.kind == "facts" and facts is not None:
             out[i] = feature.definition.formula(_facts_at(keys, close, facts, feature.definition.needs))

@@ -92,15 +92,17 @@ def fill(
             work(chunk)
     _mend(of_bars, rows, span, actions)
     late = rows.late[rows.wanted]
-    for column in out:
-        column[late] = np.nan  # a row that there will not be counts in no cross-section
-    known_at, symbol = rows.bars.known_at[rows.wanted], rows.bars.symbol[rows.wanted]
-    is_index = (symbol == rows.names.index(index)) & ~late if index in rows.names else np.zeros(len(symbol), np.bool_)
+    if late.any():
+        for column in out:
+            column[late] = np.nan  # a row that there will not be counts in no cross-section
     place = {feature: column for column, feature in zip(out, features, strict=True)}
-    for feature, column in place.items():
-        if feature.definition.kind == "panel":
+    of_panels = [f for f in features if f.definition.kind == "panel"]
+    if of_panels:
+        known_at, symbol = rows.bars.known_at[rows.wanted], rows.bars.symbol[rows.wanted]
+        is_index = (symbol == rows.names.index(index)) & ~late if index in rows.names else np.zeros(len(late), np.bool_)
+        for feature in of_panels:
             inputs = [place[f].astype(np.float64) for f in feature.inputs]
-            column[:] = across(feature, inputs, known_at, symbol, is_index)
+            place[feature][:] = across(feature, inputs, known_at, symbol, is_index)
 
 
 def _runs(rows: IntervalRows, feature: Feature, span: Span) -> Runs:

@@ -83,11 +83,8 @@ class IntervalRows:
     @cached_property
     def keys(self) -> pl.DataFrame:
         """symbol, known_at and session (place of the session) of the wanted rows."""
-        return (
-            self.ordered.select("symbol", "known_at")
-            .with_columns(session=pl.Series(self.bars.session))
-            .filter(pl.Series(self.wanted))
-        )
+        keys = self.ordered.select("symbol", "known_at").with_columns(session=pl.Series(self.bars.session))
+        return keys if self.wanted.all() else keys.filter(pl.Series(self.wanted))
 
     def latest_at(self, target: "IntervalRows") -> IntArray:
         """For each wanted row of `target` the place among the wanted rows here of the last bar of its symbol that was
@@ -108,12 +105,21 @@ class IntervalRows:
 
 
 def _is_ordered(frame: pl.DataFrame) -> bool:
-    symbol, ts = frame["symbol"], frame["ts"].to_physical()
-    runs = symbol.rle().struct.field("value")
-    if runs.len() < 2:
-        return ts.is_sorted()
-    same = symbol.rle_id().diff(null_behavior="ignore").fill_null(1) == 0
-    return bool((runs.slice(1) > runs.head(runs.len() - 1)).all() and ((ts.diff() > 0) | ~same).all())
+    runs = frame["symbol"].rle().struct.unnest()
+    names, lengths = runs["value"], runs["len"].to_numpy().astype(np.int64)
+    is_ascending = (names.slice(1) > names.head(max(len(names) - 1, 0))).all()
+    return is_ascending and _ascends(frame["ts"].to_physical().to_numpy(), lengths)
+
+
+@compiled
+def _ascends(ts: IntArray, lengths: IntArray) -> bool:
+    start = 0
+    for length in lengths:
+        for i in range(start + 1, start + length):
+            if ts[i] <= ts[i - 1]:
+                return False
+        start += length
+    return True
 
 
 @compiled

@@ -61,9 +61,10 @@ class Bars:
         ts = frame["ts"].cast(pl.Datetime("us")).to_physical().to_numpy()
         known_at = frame["known_at"].cast(pl.Datetime("us")).to_physical().to_numpy() if "known_at" in frame else ts
         rows = len(ts)
-        nothing = np.full(rows, np.nan)
         values = [
-            np.ascontiguousarray(frame[f].cast(pl.Float64).fill_null(np.nan).to_numpy()) if f in frame else nothing
+            np.ascontiguousarray(frame[f].cast(pl.Float64).fill_null(np.nan).to_numpy())
+            if f in frame
+            else np.full(rows, np.nan)
             for f in FIELDS
         ]
         runs = frame["symbol"].rle().struct.field("len").to_numpy().astype(np.int64)

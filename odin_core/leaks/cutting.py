@@ -33,8 +33,11 @@ class CutOutside(OdinError):
 
 def cuts_of(bars: pl.DataFrame, count: int) -> list[datetime]:
     """At most `count` instants at which bars became known, evenly spread over those of `bars` without the first tenth,
-    most of it warm-up, and the last, so that there is something to change after each. Ascending, UTC."""
+    most of it warm-up, and the last, so that there is something to change after each. Ascending, UTC;
+    none where the bars became known at once."""
     instants = bars["known_at"].unique().sort()
+    if len(instants) < 2:
+        return []
     margin = len(instants) // 10
     places = np.linspace(margin, len(instants) - 2 - margin, count).astype(np.int64)
     return instants.gather(np.unique(places[places >= 0])).to_list()

@@ -146,8 +146,9 @@ def cheat_feature(fit: Fit, sample: Sample, rng: np.random.Generator, *, alarm: 
     """The learner with one more feature that knows part of the outcome (correlation STRENGTH with its ranks). It must
     find it, and it must be worth as much beside the features as it is alone: what a feature knows already, the cheat
     cannot add. Failed is: a coefficient out of sample under FOUND beside features that were shuffled among the rows of
-    each time, or a gain beside the true ones that falls short of it by more than max(`alarm`, Z·σ), σ its standard
-    error as in `shuffled_labels`.
+    each time, or a gain beside the true ones that falls short of it by more than max(s, Z·σ): s is what independent
+    features of a coefficient `alarm` take of the gain, IC + alarm − √(IC² + alarm²), σ its standard error as in
+    `shuffled_labels`.
 
     `numbers`: ic without the cheat, ic_with_cheat, gain, ic_of_cheat (beside shuffled features), sigma (of gain less
     ic_of_cheat).
@@ -161,7 +162,8 @@ def cheat_feature(fit: Fit, sample: Sample, rng: np.random.Generator, *, alarm: 
         _ranking(fit(_with(sample, features, cheat)), sample) for features in (sample.features, sample.features[order])
     )
     missing = alone.each - (beside.each - plain.each)
-    gain, limit = beside.ic - plain.ic, max(alarm, Z * (sigma := _error(missing, plain.chance)))
+    shared = alone.ic + alarm - float(np.hypot(alone.ic, alarm))
+    gain, limit = beside.ic - plain.ic, max(shared, Z * (sigma := _error(missing, plain.chance)))
     numbers = {
         "ic": plain.ic,
         "ic_with_cheat": beside.ic,

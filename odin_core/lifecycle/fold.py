@@ -46,7 +46,6 @@ class LoopRules:
     config: LifeConfig
     venue: Venue
     features_version: str
-    ic_ceiling: float = 0.1  # above it a leak is suspected; a market with a planted edge raises it
 
 
 def begin(day: Day, rules: LoopRules) -> LoopState:
@@ -60,7 +59,7 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     state, tables, facts = _settle(state, day, rules)
     models, reports = {}, {}
     if day.ends_week:
-        state, weekly, models, reports = learning.end_week(state, day, rules.config, rules.ic_ceiling)
+        state, weekly, models, reports = learning.end_week(state, day, rules.config, rules.profile.ic_alarm)
         tables |= weekly
     state = _take_up_promotions(state, day, tables)
     state, view, epsilon = _change_phase(state, day, rules, tables)

@@ -55,7 +55,7 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         if before:
             return f"done before at {head}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
-        trial = try_candidate(restore(life, data, rules), rules.config, rules.ic_ceiling)
+        trial = try_candidate(restore(life, data, rules), rules.config, rules.profile.ic_alarm)
         record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None

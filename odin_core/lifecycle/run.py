@@ -38,7 +38,6 @@ from odin_core.registry import store
 from odin_core.registry.history import promotions_on
 from odin_core.training.window import SessionContexts
 
-SYNTHETIC_IC_CEILING = 0.6  # a planted edge is meant to be found
 
 
 class NotClosedYet(OdinError):
@@ -110,10 +109,7 @@ def loop_rules(life: Life, profile: MarketProfile) -> LoopRules:
         lot_sizes=profile.lot_sizes,
         volume_units=profile.volume_units,
     )
-    ceiling = SYNTHETIC_IC_CEILING if profile.source["kind"] == "synthetic" else 0.1
-    return LoopRules(
-        profile=profile, config=life.config, venue=venue, features_version=decision_version(), ic_ceiling=ceiling
-    )
+    return LoopRules(profile=profile, config=life.config, venue=venue, features_version=decision_version())
 
 
 def check_range(life: Life, data: MarketData, sessions: Sequence[date], now: datetime) -> None:

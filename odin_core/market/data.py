@@ -82,6 +82,11 @@ class MarketData:
 
         return DecisionRows(self._provider)
 
+    @property
+    def per_session(self) -> dict[str, int]:
+        """How many bars of each interval that features know a session of usual hours has."""
+        return self._provider.per_session
+
     def has(self, session: date) -> bool:
         """Whether the session has bars, in the lake or from the exchange."""
         return self.lake.has(PRICES, session) or (
@@ -98,6 +103,13 @@ class MarketData:
         if self._generate is not None:
             return self.calendar.sessions(first or self.profile.first_partition, last)
         return [s for s in self.lake.sessions(PRICES) if (first or date.min) <= s <= (last or date.max)]
+
+    def newest(self) -> date:
+        """The newest session whose minute bars lie in the lake. Raises NoData."""
+        have = self.lake.sessions(PRICES)
+        if not have:
+            raise self._no_data(self.profile.first_partition, self.calendar.last)
+        return have[-1]
 
     def default_range(self) -> tuple[date, date]:
         """What a life covers where nobody says: the profile's range, or all there is."""

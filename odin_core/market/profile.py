@@ -75,6 +75,7 @@ class MarketProfile:
     carry_overnight: tuple[str, ...] = ()
     tradable: bool = True
     untradable: tuple[str, ...] = ()
+    ic_alarm: float = 0.1  # an information coefficient above it is taken for a leak; a planted edge raises it
     index: str | None = None  # the symbol that others' strength is measured against, where its bars are in this market
     special_sessions: tuple[SpecialSession, ...] = ()
     non_sessions: tuple[date, ...] = ()

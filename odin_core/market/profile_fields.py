@@ -161,7 +161,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     **dict.fromkeys(("calendar_first", "calendar_last", "range_first", "range_last"), _date),
     **dict.fromkeys(("first_partition", "last_partition"), _date),
     **dict.fromkeys(("open", "close"), _time),
-    **dict.fromkeys(("tick_size", "lot_size", "capital"), _number),
+    **dict.fromkeys(("tick_size", "lot_size", "capital", "ic_alarm"), _number),
     **dict.fromkeys(("source", "costs"), _mapping),
     "execution": _execution,
     **dict.fromkeys(("carry_overnight", "untradable", "underlyings_in", "decision_points", "centres"), _strings),

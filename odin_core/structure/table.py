@@ -36,10 +36,10 @@ STRUCTURE: Final = pl.Schema(
         **{n: t for n, t in regimes.REGIMES.items() if n not in ("symbol", "session")},
         **{n: t for n, t in changepoint.CHANGE_POINTS.items() if n not in ("symbol", "session")},
         "close": pl.Float64(),
-        "width": pl.Float64(),  # mean true range of the 15-minute bars that levels are looked for in
+        "width": pl.Float64(),  # mean true range of the 15-minute bars that levels are looked for in; null where none
         "levels": pl.Int64(),
         **NEAREST,  # the nearest level below and above: its price, distance from the close in widths, strength
-        "heatmap": pl.List(pl.Float32()),  # `structure.heatmap`, bins from below the close to above
+        "heatmap": pl.List(pl.Float32()),  # `structure.heatmap`, bins from below the close to above; null as `width`
     }
 )
 
@@ -55,7 +55,7 @@ def structure_at(data: "MarketData", session: date) -> Structure:
     """The structure of every symbol that has a bar in `session`, from the lake if its inputs are unchanged, else
     computed and stored. Raises NotASession and PartitionUnreadable."""
     lake, version = data.lake, structure_version()
-    history = _history(data, session)
+    history = _history(data, data.calendar.require(session))
     data.generate(history)
     mark = _mark(data, history)
     made: list[Structure] = []
@@ -90,7 +90,7 @@ def compute_structure(data: "MarketData", session: date) -> Structure:
     heat = pl.DataFrame(
         {"symbol": around.symbols, "width": around.width, "heatmap": list(around.share)},
         schema={"symbol": pl.String, "width": pl.Float64, "heatmap": pl.List(pl.Float32)},
-    )
+    ).filter(pl.col("width").is_not_nan())
     for table in (
         regimes.regimes(seen, first=session).drop("session"),
         changepoint.change_points(seen, first=session).drop("session"),
@@ -110,9 +110,7 @@ def _with_nearest(rows: pl.DataFrame, found: pl.DataFrame) -> pl.DataFrame:
         nearest = of_kind.last() if end == "last" else of_kind.first()
         named = nearest.select("symbol", pl.col("price", "strength").name.prefix(f"{kind}_"))
         distance = (pl.col(f"{kind}_price") - pl.col("close")).abs() / pl.col("width")
-        rows = rows.join(named, on="symbol", how="left").with_columns(
-            pl.when(pl.col("width") > 0).then(distance).alias(f"{kind}_distance")
-        )
+        rows = rows.join(named, on="symbol", how="left").with_columns(distance.alias(f"{kind}_distance"))
     return rows
 
 
@@ -130,7 +128,7 @@ def _mark(data: "MarketData", history: list[date]) -> str:
     tables = [MINUTE_TABLE, *(table_of(interval) for interval in larger_intervals(data.lake))]
     hours = data.calendar.hours
     acted = data.actions.mark(hours(history[0]).open, hours(history[-1]).close)
-    return mark_of([*files_of(data.lake, tables, history), acted])
+    return mark_of([*files_of(data.lake, tables, history), *(str(hours(day)) for day in history), acted])
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
 """Speed and memory of features: 40 rolling ones of minute bars, on 2.36 M of them (50 symbols, 126 sessions).
 
 Ours is `evaluate` in memory, to float32, one thread per core: every value from its own session and the bars before it
-alone. The peers compute textbook series, from each symbol's first bar on: pandas' `rolling` and `ewm` and polars' expressions for
+alone. The peers compute textbook series, from each symbol's first bar on: pandas' `rolling` and `ewm`, and polars, for
 the ten of the forty that take a line there, so their bars/s are of those ten, divided by four.
 
 Memory: a process of its own reads the bars from a file and computes; what it needed at its highest beside what it had

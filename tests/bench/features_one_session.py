@@ -12,7 +12,7 @@ import polars as pl
 from yearofbars import CALENDAR, SESSIONS, session
 
 from odin_core.features.catalogue import INTERVALS, Feature, features_of
-from odin_core.features.engine import evaluate, sessions_needed
+from odin_core.features.engine import evaluate, sessions_needed, with_inputs
 from odin_core.features.filling import Span
 from odin_core.market.bars import BARS, resample_sessions
 
@@ -33,7 +33,7 @@ def run() -> list[dict[str, Any]]:
     for name, (of, grid) in asked.items():
         before = min(sessions_needed(of, grid, features.PER_SESSION), len(USED) - 1)
         first = len(USED) - 1 - before
-        recent = {i: bars.filter(pl.col("ts") >= HOURS[first].open) for i, bars in whole.items()}
+        recent = {interval: needed(bars, interval, of, grid) for interval, bars in whole.items()}
         span = Span(HOURS[first:], before, features.PER_SESSION)
         evaluate(recent, of, grid, span)
         taken = statistics.median(seconds(recent, of, grid, span) for _ in range(REPEATS))
@@ -47,6 +47,13 @@ def bars_of_all() -> dict[str, pl.DataFrame]:
     minutes = pl.concat([session(day) for day in USED]).sort("symbol", "ts")
     larger = {i: resample_sessions(minutes, i, HOURS).select(BARS.names()).sort("symbol", "ts") for i in INTERVALS[1:]}
     return {"1m": minutes, **larger}
+
+
+def needed(bars: pl.DataFrame, interval: str, of: Sequence[Feature], grid: str) -> pl.DataFrame:
+    """The further session's bars and those of as many before it as the interval's features need."""
+    own = [f for f in with_inputs(of) if f.interval == interval]
+    reach = min(sessions_needed(own, grid, features.PER_SESSION), len(USED) - 1)
+    return bars.filter(pl.col("ts") >= HOURS[-1 - reach].open)
 
 
 def seconds(bars: Mapping[str, pl.DataFrame], of: Sequence[Feature], grid: str, span: Span) -> float:

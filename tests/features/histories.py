@@ -2,7 +2,8 @@
 
 Sessions are short, 65 minutes, so that a hundred of them, which features of day bars look back over, are few rows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
@@ -10,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from polars.testing import assert_frame_equal
 
 from odin_core.features.catalogue import INTERVALS, Feature, all_features
 from odin_core.features.engine import NO_ACTIONS, Rows, evaluate, sessions_needed
 from odin_core.features.filling import Span
+from odin_core.lake import logical_hash
 from odin_core.market.bars import BARS, resample_sessions
 from odin_core.market.calendar import Hours
 from odin_core.market.reference.actions import EFFECTIVE
@@ -123,6 +126,29 @@ def scrambled(bars: pl.DataFrame, rows: pl.Expr, seed: int = 0) -> pl.DataFrame:
     return mixed.with_columns(high=pl.max_horizontal("open", "high", "low", "close")).with_columns(
         low=pl.min_horizontal("open", "high", "low", "close")
     )
+
+
+def assert_same_bits(left: pl.DataFrame, right: pl.DataFrame) -> None:
+    assert_frame_equal(left, right, check_exact=True)
+    assert logical_hash(left) == logical_hash(right)
+
+
+def differing(left: pl.DataFrame, right: pl.DataFrame) -> set[str]:
+    """Columns of two frames with equal keys that differ in any bit."""
+    return {c for c in left.columns[3:] if left[c].to_numpy().tobytes() != right[c].to_numpy().tobytes()}
+
+
+def by_warm_up(features: Iterable[Feature]) -> dict[int, list[Feature]]:
+    groups = defaultdict(list)
+    for feature in features:
+        groups[feature.bars].append(feature)
+    return groups
+
+
+def age_before(history: History, session: int) -> pl.Expr:
+    """How many bars of its symbol a bar lies before the session: 1 for the last one before it, 0 inside."""
+    is_before = pl.col("ts") < history.hours[session].open
+    return pl.when(is_before).then(pl.col("ts").rank("ordinal", descending=True).over("symbol", is_before)).otherwise(0)
 
 
 def _hours(day: date) -> Hours:

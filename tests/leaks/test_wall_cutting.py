@@ -203,6 +203,10 @@ def test_cuts_leave_bars_on_both_sides(instants: int, count: int):
     assert all(0 < bars.filter(pl.col("known_at") <= cut).height < bars.height for cut in cuts)
 
 
+def test_bars_that_became_known_at_once_cannot_be_cut():
+    assert cuts_of(BARS.head(1), 3) == cuts_of(BARS.clear(), 3) == []
+
+
 def test_scrambled_bars_are_other_bars_of_the_same_kind():
     rows = pl.col("known_at") > CUTS[1]
     thin = BARS.with_columns(volume=pl.when(pl.col("ts").dt.minute() == 50).then(None).otherwise("volume"))

@@ -5,7 +5,7 @@ these lines below a head that people write, and a test compares them."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from odin_core.errors import OdinError
@@ -16,7 +16,10 @@ from odin_core.features.catalogue import (
     SELECTIONS,
     Definition,
     Feature,
+    UnknownFeature,
+    all_features,
     features_of,
+    named,
     set_version,
 )
 from odin_core.features.report.drawing import value_plot
@@ -37,6 +40,23 @@ KNOWN_AT: Final = {
 class NoHead(OdinError):
     def __init__(self, path: object) -> None:
         super().__init__(f"{path} has no line {MARKER!r}, below which the catalogue goes; add it, or name a new file")
+
+
+def found(name: str) -> Definition:
+    """The function of that name; for a feature's or a column's name, with its parameters and interval alone. Raises
+    UnknownFeature."""
+    if name in DEFINITIONS:
+        return DEFINITIONS[name]
+    try:
+        feature = named(name)
+    except UnknownFeature:
+        raise UnknownFeature(name, [*DEFINITIONS, *all_features()]) from None
+    one = replace(feature.definition, variants=(feature.parameters,))
+    if not feature.interval:
+        return one
+    if feature.interval not in one.intervals:
+        raise UnknownFeature(name, [f"{names_of(one)[0]}_{i}" for i in one.intervals] or names_of(one))
+    return replace(one, intervals=(feature.interval,))
 
 
 def described(definition: Definition, per_session: Mapping[str, int]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Rows come from `MarketData.features`, a few sessions at a time, and only counts 
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -36,9 +37,9 @@ class Distributions:
 
     rows: (sessions,), how many. For every session and feature, arrays (sessions, features): `filled`, values not null;
     `silent`, rows of symbols without any value in the session; `at_bounds`, values on a finite bound of the definition;
-    `quantiles` (7, sessions, features) by QUANTILES,
-    linear between values as in numpy, NaN without any. before: (sessions,), sessions with bars that lie before each.
-    absent: columns and figures that features need and nothing in these sessions has."""
+    `quantiles` (7, sessions, features) by QUANTILES, linear between values as in numpy, NaN without any. before:
+    (sessions,), how many sessions with bars lie before each. absent: intervals of bars, columns of bars and figures
+    that features need and that are not there."""
 
     market: str
     set_name: str
@@ -110,8 +111,10 @@ class Distributions:
     def _lost(self, feature: Feature, column: int) -> dict[str, int]:
         """The feature's null values by reason."""
         missing, silent = self.rows - self.filled[:, column], self.silent[:, column]
-        absent = needs_of(feature) & self.absent
-        if absent:
+        absent = (needs_of(feature) | {feature.interval}) & self.absent
+        if absent and not self.filled[:, column].any():
+            if feature.interval in absent:
+                return {f"there are no bars of {feature.interval}": int(missing.sum())}
             in_bars = [f"`{name}`" for name in sorted(absent) if name in OF_BARS]
             return {f"no bar has {', '.join(in_bars)}" if in_bars else NO_FIGURES: int(missing.sum())}
         needed = math.ceil(feature.bars / self.per_session[feature.interval]) if feature.interval else 0
@@ -156,6 +159,9 @@ def distributions(
     interval: of the rows, as for `MarketData.features`; None: 5m where there are minute bars, else day. Features that
     are not in the lake are computed and stored. Raises UnknownSet, NotAnInterval, PartitionUnreadable."""
     features, stored = features_of(set_name), sessions_with_bars(data)
+    ever = sorted(
+        {*stored, *data.sessions()}
+    )  # an exchange that makes its bars has them whether they are stored or not
     sessions = [session for session in stored if first <= session <= last]
     grid = interval or ("5m" if data.sessions(first, last) else "day")
     parts: list[tuple[date, Measured]] = []
@@ -169,8 +175,8 @@ def distributions(
     return Distributions(
         market=data.profile.name, set_name=set_name, version=set_version(set_name), interval=grid, features=features,
         sessions=held, rows=rows, filled=filled, silent=silent, at_bounds=at_bounds, quantiles=quantiles,
-        before=np.array([stored.index(session) for session in held], np.int64),
-        first_stored=stored[0] if stored else None, absent=_absent(data, features, filled, held),
+        before=np.array([bisect_left(ever, session) for session in held], np.int64),
+        first_stored=ever[0] if ever else None, absent=_absent(data, features, filled, held),
         per_session=FeatureProvider(data).per_session,
     )  # fmt: skip
 
@@ -225,15 +231,18 @@ def _together(parts: Sequence[Measured], columns: int) -> tuple[IntArray, IntArr
 def _absent(
     data: "MarketData", features: Sequence[Feature], filled: IntArray, sessions: Sequence[date]
 ) -> frozenset[str]:
-    """What features without any value need, and bars or figures do not have: of figures, all that they need."""
+    """What features without any value need and is not there: intervals and columns of bars, by the last session; of
+    figures all that they need."""
     empty = [f for f, known in zip(features, filled.sum(axis=0), strict=True) if not known]
     needed = frozenset[str]().union(*(needs_of(f) for f in empty))
-    absent = {name for name in needed if name not in OF_BARS}
-    in_bars = needed & set(OF_BARS)
-    if in_bars and sessions:
-        bars = data.bars_of(sessions[-1], "day")
-        absent |= {name for name in in_bars if bars[name].fill_nan(None).null_count() == bars.height}
-    return frozenset(absent)
+    if not sessions:
+        return frozenset()
+    bars = data.bars_of(sessions[-1], "day")
+    intervals = {f.interval for f in empty if f.interval}
+    return frozenset(
+        {name for name in needed if name not in OF_BARS or bars[name].fill_nan(None).null_count() == bars.height}
+        | {i for i in intervals if data.bars_of(sessions[-1], i).is_empty()}
+    )
 
 
 def _share(part: IntArray, whole: IntArray) -> FloatArray:

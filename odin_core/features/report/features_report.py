@@ -28,6 +28,7 @@ from odin_core.features.series import FloatArray, IntArray
 from odin_core.market.quality.report import LARGEST_PICTURE
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
     from odin_core.market.data import MarketData
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 POOREST: Final = 30  # features in the picture's heat map
 FANS: Final = 6  # distributions in the picture, those that moved most
 MOVED: Final = 8  # lines of the Markdown's table
-MOSTLY: Final = 0.5  # share of values on a bound that is worth a line
+MOSTLY: Final = 0.5  # share of values on a bound that is worth a line; with all of them it is a flag
 COLOURS: Final = 128  # of the picture
 NOTES: Final = 8  # lines of the Markdown
 NAMED: Final = 6  # features that a line names; the others are counted
@@ -50,16 +51,24 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         m = self.measured
-        whole = dict(zip(("rows", "features", "sessions"), self._counts, strict=True))
+        of_all = dict(zip(("rows", "features", "sessions"), self._counts, strict=True))
+        columns = zip(m.names, m.completeness, m.bound_share, m.shift, strict=True)
         return {
-            "market": m.market, "set": m.set_name, "version": m.version, "interval": m.interval, **whole,
-            "first": m.sessions[0] if m.sessions else None, "last": m.sessions[-1] if m.sessions else None,
-            "completeness": self._complete, "constant": m.constant, "null": [{"why": reason.why, "lost": reason.lost} for reason in m.reasons],
+            "market": m.market,
+            "set": m.set_name,
+            "version": m.version,
+            "interval": m.interval,
+            **of_all,
+            "first": m.sessions[0] if m.sessions else None,
+            "last": m.sessions[-1] if m.sessions else None,
+            "completeness": self._complete,
+            "constant": m.constant,
+            "null": [{"why": reason.why, "lost": reason.lost} for reason in m.reasons],
             "by_feature": [
                 {"feature": name, "completeness": float(share), "at_bounds": float(bound), "shift": float(shift)}
-                for name, share, bound, shift in zip(m.names, m.completeness, m.bound_share, m.shift, strict=True)
+                for name, share, bound, shift in columns
             ],
-        }  # fmt: skip
+        }
 
     @property
     def _counts(self) -> tuple[int, int, int]:
@@ -92,18 +101,18 @@ class Report:
         ]
         if m.constant:
             lines.append(f"one value only: {_named(m.constant)}")
-        bound = [(share, name) for name, share in zip(m.names, m.bound_share, strict=True) if share > MOSTLY]
+        bound = [(share, name) for name, share in zip(m.names, m.bound_share, strict=True) if MOSTLY < share < 1.0]
         if bound:
             lines.append(f"more than half of the values on a bound: {_named([n for _, n in sorted(bound)[::-1]])}")
         return lines
 
     @cached_property
     def _moved(self) -> IntArray:
-        """Columns by how far the last session's median lies from the usual, the farthest first; those without are
-        left out."""
+        """Columns by how far the last session's median lies from the usual, the farthest first; without those that
+        did not move."""
         size = np.abs(self.measured.shift)
         order = np.argsort(-np.nan_to_num(size, nan=-1.0), kind="stable")
-        return order[np.isfinite(size[order])]
+        return order[size[order] > 0]
 
     @cached_property
     def markdown(self) -> str:
@@ -220,17 +229,23 @@ def _drawn(report: Report, dpi: int) -> bytes:
         axes.set_yticks(range(len(poorest)), [m.names[c] for c in poorest], fontsize=6)
         axes.set_xticks([n for n, _ in days], [text for _, text in days], fontsize=7)
         top.colorbar(drawn, ax=axes)
-    for c, panel in zip(chosen, below[0].subplots(lines, 3, squeeze=False).ravel() if lines else (), strict=False):
-        over = np.arange(len(m.sessions))
-        panel.fill_between(over, m.quantiles[P1, :, c], m.quantiles[P99, :, c], color="#e2edfa", linewidth=0)
-        panel.fill_between(over, m.quantiles[P25, :, c], m.quantiles[P75, :, c], color="#9cc3ef", linewidth=0)
-        panel.plot(over, m.quantiles[MEDIAN, :, c], color="#0b62c4", linewidth=1)
-        panel.set_title(m.names[c], fontsize=7, pad=2)
-        panel.set_xticks([])
-        panel.tick_params(labelsize=6)
-    for panel in below[0].axes[len(chosen) :] if lines else ():
-        panel.set_axis_off()
+    panels = below[0].subplots(lines, 3, squeeze=False).ravel().tolist() if lines else []
+    for n, panel in enumerate(panels):
+        if n < len(chosen):
+            _fan(panel, m, chosen[n])
+        else:
+            panel.set_axis_off()
     return _png(figure)
+
+
+def _fan(panel: "Axes", m: Distributions, column: int) -> None:
+    over = np.arange(len(m.sessions))
+    for low, high, colour in ((P1, P99, "#e2edfa"), (P25, P75, "#9cc3ef")):
+        panel.fill_between(over, m.quantiles[low, :, column], m.quantiles[high, :, column], color=colour, linewidth=0)
+    panel.plot(over, m.quantiles[MEDIAN, :, column], color="#0b62c4", linewidth=1)
+    panel.set_title(m.names[column], fontsize=7, pad=2)
+    panel.set_xticks([])
+    panel.tick_params(labelsize=6)
 
 
 def _on_bound(m: Distributions, column: int) -> str:

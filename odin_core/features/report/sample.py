@@ -25,7 +25,8 @@ LABELS: Final = 5
 
 class NoBarsOf(OdinError):
     def __init__(self, symbol: str, session: date, known: Sequence[str]) -> None:
-        super().__init__(f"there are no bars of {symbol!r} in the sessions up to {session}; {nearest(symbol, known)}")
+        others = f"; {nearest(symbol, known)}" if known else ", nor of any other"
+        super().__init__(f"there are no bars of {symbol!r} in the sessions up to {session}{others}")
 
 
 class Shown(NamedTuple):

@@ -1,0 +1,224 @@
+"""`odin features catalogue|list|show|read|report`: which features there are, what they say, how complete they are."""
+
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from odin_core import text
+from odin_core.commands.common import SESSION, as_json, common, emit, names
+from odin_core.errors import OdinError, in_order
+
+if TYPE_CHECKING:
+    from odin_core.features.catalogue import Definition
+    from odin_core.home import Home
+    from odin_core.market.data import MarketData
+
+SHOWN_ROWS, SHOWN_COLUMNS = 10, 6  # of what `read` prints
+REPORTED = 60  # sessions of a report, where nobody says which
+set_option = click.option("--set", "set_name", default="decision", show_default=True, help="See `odin features list`.")
+
+
+class NotATableFile(OdinError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} names no format of tables; end it with .parquet or .csv")
+
+
+class Moment(click.ParamType):
+    name = "MOMENT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no moment; write it as 2026-03-02T12:00+05:30", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no time zone; write it as {value}Z or {value}+05:30", param, ctx)
+        return moment
+
+
+@click.group()
+def features() -> None:
+    """Features: which there are, their values, how complete they are."""
+
+
+@features.command()
+@common
+@click.option("--symbol", help="What the plots show; default: what was traded most in the last session.")
+@click.option("--session", type=SESSION, help="The last one in the plots; default: the last that has bars.")
+@click.option("--markdown", type=click.Path(path_type=Path), help="Instead of the page: write the text below its head.")
+@as_json
+def catalogue(
+    home: Path, market: str, symbol: str | None, session: date | None, markdown: Path | None, json_output: bool
+) -> None:
+    """Write the catalogue of all features as one page, each with a plot on a symbol of the market."""
+    from odin_core.lake import write_text
+
+    if markdown is not None:
+        from odin_core.features.report.catalogue import with_catalogue
+
+        write_text(with_catalogue(markdown.read_text("utf-8") if markdown.exists() else "", markdown), markdown)
+        emit({"page": markdown}, json_output, lambda _: str(markdown))
+        return
+    from odin_core.features.report.catalogue import catalogue_page
+    from odin_core.features.report.sample import sample_of
+
+    opened, data = _data(home, market)
+    made = catalogue_page(sample_of(data, symbol, session))
+    page = opened.reports / f"features_{market}.html"
+    write_text(made.html, page)
+    result = {"page": page, "symbol": made.sample.symbol, "last": made.sample.last, "plots": len(made.plotted)}
+    emit(result, json_output, lambda _: str(page))
+
+
+@features.command("list")
+@common
+@click.option("--set", "set_name", help="Only the features of this set; default: all there are.")
+@as_json
+def list_features(home: Path, market: str, set_name: str | None, json_output: bool) -> None:
+    """All features: name, intervals, N (bars before a session that it follows from), unit, range."""
+    from odin_core.features.catalogue import Feature
+    from odin_core.features.report.catalogue import range_of
+
+    rows = [
+        {
+            "name": Feature(definition, parameters, "").name,
+            "set": definition.set,
+            "intervals": ",".join(i for i in intervals if i) or "–",
+            "N": Feature(definition, parameters, "").bars,
+            "range": range_of(definition.bounds),
+            "unit": definition.unit,
+        }
+        for definition, parameters, intervals in _listed(set_name)
+    ]
+    emit(rows, json_output, lambda _: text.table(rows))
+
+
+@features.command()
+@click.argument("name")
+@common
+@as_json
+def show(name: str, home: Path, market: str, json_output: bool) -> None:
+    """Everything about one feature: a function (rsi), with parameters (rsi_21), or a column (rsi_14_5m)."""
+    from odin_core.features.report.catalogue import USUAL, described, found
+
+    definition = found(name)
+    told = {label: said.replace("`", "") for label, said in described(definition, USUAL).items()}
+    result = {"function": definition.name, "set": definition.set, "says": definition.says} | told
+    emit(result, json_output, lambda _: f"{definition.says}\n\n{text.table_of_values({'Set': definition.set} | told)}")
+
+
+@features.command()
+@common
+@set_option
+@click.option("--interval", default="5m", show_default=True, help="Whose bars have rows: 1m, 5m, 15m, 60m or day.")
+@click.option("--symbols", help="Only these, separated by commas; default: all.")
+@click.option("--start", type=SESSION, help="First session; default: the last that has bars.")
+@click.option("--end", type=SESSION, help="Last session; default: the last that has bars.")
+@click.option("--as-of", type=Moment(), help="Only what was known by then, e.g. 2026-03-02T12:00+05:30.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all rows to this .parquet or .csv file.")
+@as_json
+def read(
+    home: Path,
+    market: str,
+    set_name: str,
+    interval: str,
+    symbols: str | None,
+    start: date | None,
+    end: date | None,
+    as_of: datetime | None,
+    out: Path | None,
+    json_output: bool,
+) -> None:
+    """Rows of a set, from the lake; what it lacks is computed and stored. Prints the first rows, or writes all."""
+    from odin_core.features.report.sample import NoBarsOf
+
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise NotATableFile(out)
+    _, data = _data(home, market)
+    first, last = _range(data, start, end, 1)
+    frame = data.features(names(symbols) or None, interval, first, last, set_name, as_of)
+    for symbol in names(symbols) if frame.is_empty() else ():
+        raise NoBarsOf(symbol, last, data.read(None, first, last, interval)["symbol"].unique().to_list())
+    if out is not None:
+        from odin_core.lake import write_parquet, write_text
+
+        if out.suffix == ".csv":
+            write_text(frame.write_csv(), out)
+        else:
+            write_parquet(frame, out)
+        written = {"file": out, "rows": frame.height, "features": frame.width - 3}
+        emit(written, json_output, lambda _: f"{out}: {frame.height:,} rows, {frame.width - 3} features")
+        return
+    head = frame.select(frame.columns[: 3 + SHOWN_COLUMNS]).head(SHOWN_ROWS)
+    told = f"{frame.height:,} rows, {frame.width - 3} features; --out FILE writes all"
+    emit(frame.to_dicts() if json_output else None, json_output, lambda _: f"{text.frame(head)}\n{told}")
+
+
+@features.command()
+@common
+@set_option
+@click.option("--interval", help="Whose bars have rows; default: 5m where there are minute bars, else day.")
+@click.option("--start", type=SESSION, help=f"First session; default: {REPORTED} with bars before the last one.")
+@click.option("--end", type=SESSION, help="Last session; default: the last that has bars.")
+@as_json
+def report(
+    home: Path,
+    market: str,
+    set_name: str,
+    interval: str | None,
+    start: date | None,
+    end: date | None,
+    json_output: bool,
+) -> None:
+    """How complete a set is and how it is distributed, session by session: a summary here, and a page with plots."""
+    from odin_core.features.report.features_report import features_report
+    from odin_core.lake import write_text
+
+    opened, data = _data(home, market)
+    made = features_report(data, set_name, *_range(data, start, end, REPORTED), interval)
+    page = opened.reports / f"features_{market}_{set_name}.html"
+    write_text(made.html, page)
+    emit(made.to_dict() | {"page": page}, json_output, lambda _: f"{made.markdown}\n{page}")
+
+
+def _listed(set_name: str | None) -> "list[tuple[Definition, tuple[float, ...], tuple[str, ...]]]":
+    """Functions with their parameters, and the intervals that they have in the set. Raises UnknownSet."""
+    from odin_core.features.catalogue import DEFINITIONS, SELECTIONS, features_of
+
+    if set_name in SELECTIONS:
+        found: dict[tuple[str, tuple[float, ...]], tuple[str, ...]] = {}
+        for feature in features_of(set_name):
+            key = feature.definition.name, feature.parameters
+            found[key] = (*found.get(key, ()), feature.interval)
+        return [(DEFINITIONS[name], parameters, of) for (name, parameters), of in found.items()]
+    if set_name is not None:
+        features_of(set_name)
+    chosen = [d for d in DEFINITIONS.values() if set_name in (None, d.set)]
+    return [(d, parameters, d.intervals) for d in chosen for parameters in d.variants]
+
+
+def _data(home: Path, market: str) -> "tuple[Home, MarketData]":
+    """The data that the market's current life sees."""
+    from odin_core.home import open_home
+    from odin_core.lifecycle import life as lives
+    from odin_core.lifecycle.config import LifeConfig
+    from odin_core.market.data import MarketData
+
+    opened = open_home(home, create=False)
+    current = lives.current(opened, market)
+    return opened, MarketData.of(opened, market, current.config if current else LifeConfig())
+
+
+def _range(data: "MarketData", start: date | None, end: date | None, sessions: int) -> tuple[date, date]:
+    """From `start` to `end`, where neither is said the last so many sessions with bars. Raises EmptyRange, NoData."""
+    from odin_core.features.report.sample import sessions_with_bars
+
+    in_order(start, end)
+    if start and end:
+        return start, end
+    have = sessions_with_bars(data)
+    last = end or max(have[-1], start or have[-1])
+    upto = [session for session in have if session <= last] or [last]
+    return start or upto[-sessions:][0], last
