@@ -101,9 +101,9 @@ def list_features(home: Path, market: str, set_name: str | None, json_output: bo
 @as_json
 def show(name: str, home: Path, market: str, json_output: bool) -> None:
     """Everything about one feature: a function (rsi), with parameters (rsi_21), or a column (rsi_14_5m)."""
-    from odin_core.features.report.catalogue import USUAL, described, found
+    from odin_core.features.report.catalogue import USUAL, definition_of, described
 
-    definition = found(name)
+    definition = definition_of(name)
     told = {label: said.replace("`", "") for label, said in described(definition, USUAL).items()}
     result = {"function": definition.name, "set": definition.set, "says": definition.says} | told
     emit(result, json_output, lambda _: f"{definition.says}\n\n{text.table_of_values({'Set': definition.set} | told)}")

@@ -125,7 +125,7 @@ def evaluate(
         ]
         fill(columns, own, rows, span, actions=actions, index=index, threads=threads)
         if rows is not target and len(rows):
-            latest = rows.latest_at(target)
+            latest = rows.latest_at(target, actions.filter(pl.col("kind") == "rename"))
             for feature, column in zip(own, columns, strict=True):
                 if feature in place:
                     out[place[feature]] = np.where(latest >= 0, column[latest], np.float32(np.nan))

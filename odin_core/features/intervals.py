@@ -86,14 +86,15 @@ class IntervalRows:
         keys = self.ordered.select("symbol", "known_at").with_columns(session=pl.Series(self.bars.session))
         return keys if self.wanted.all() else keys.filter(pl.Series(self.wanted))
 
-    def latest_at(self, target: "IntervalRows") -> IntArray:
+    def latest_at(self, target: "IntervalRows", renames: pl.DataFrame) -> IntArray:
         """For each wanted row of `target` the place among the wanted rows here of the last bar of its symbol that was
-        known, of the same session or the one before; -1 for none."""
+        known, of the same session or the one before; -1 for none. In a session at whose open a symbol got its name,
+        the one before is that of its name until then. renames: EFFECTIVE."""
         edges = np.searchsorted(self.bars.symbol[self.wanted], np.arange(len(self.names) + 1))
         place = {name: i for i, name in enumerate(self.names)}
         mine = np.array([place.get(name, -1) for name in target.names], np.int64)
         theirs, ours = target.bars, self.bars
-        return _latest(
+        latest = _latest(
             theirs.known_at[target.wanted],
             theirs.session[target.wanted],
             mine[theirs.symbol[target.wanted]] if len(mine) else np.empty(0, np.int64),
@@ -102,6 +103,24 @@ class IntervalRows:
             self.late[self.wanted],
             edges,
         )
+        for old, new, ex_at, known_at in renames.select("symbol", "other", "ex_at", "known_at").iter_rows():
+            if new in target.names:
+                self._take_over(latest, target, old, new, *pl.Series([ex_at, known_at]).to_physical())
+        return latest
+
+    def _take_over(
+        self, latest: IntArray, target: "IntervalRows", old: str, new: str, ex_at: int, known_at: int
+    ) -> None:
+        """Let the rows of a new name, in the session that begins with it, see the old one's last bar before."""
+        session = int(np.searchsorted(self.bars.opens, ex_at))
+        of_session = self.bars.session[self.wanted]
+        is_theirs = (target.bars.symbol == target.names.index(new)) & (target.bars.session == session)
+        is_told = np.maximum(target.bars.known_at, ex_at) >= known_at
+        rows = np.flatnonzero((is_theirs & is_told)[target.wanted])
+        rows = rows[(latest[rows] < 0) | (of_session[latest[rows]] < session)]
+        symbol = self.names.index(old) if old in self.names else -1
+        known = (self.bars.symbol[self.wanted] == symbol) & (of_session == session - 1) & ~self.late[self.wanted]
+        latest[rows] = max(np.flatnonzero(known), default=-1)
 
 
 def _is_ordered(frame: pl.DataFrame) -> bool:

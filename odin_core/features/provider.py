@@ -184,7 +184,7 @@ class FeatureProvider:
         if interval not in INTERVALS:
             return self._data.read(None, session, session, interval)
         self._data.generate([session])
-        status = self._status(session)
+        status = self._status(session, self._tables())
         if session not in self._larger or self._larger[session][0] != status:
             self._larger.pop(session, None)
             while len(self._larger) >= KEPT:
@@ -197,10 +197,13 @@ class FeatureProvider:
         seen = corporate.as_of(self._data.actions.rows, self._data.calendar.hours(session).close)
         return corporate.under_last_name(bars, seen.filter(pl.col("kind") == "rename"), "ts")
 
-    def _status(self, session: date) -> str:
+    def _tables(self) -> list[str]:
+        """Where bars may lie."""
+        return [MINUTE_TABLE, *(table_of(interval) for interval in larger_intervals(self._data.lake))]
+
+    def _status(self, session: date, tables: Sequence[str]) -> str:
         """Which bars lie in the lake: their files by size and time."""
-        lake = self._data.lake
-        return ";".join(files_of(lake, [MINUTE_TABLE, *map(table_of, larger_intervals(lake))], [session]))
+        return ";".join(files_of(self._data.lake, tables, [session]))
 
     def _made(self, session: date) -> dict[str, pl.DataFrame]:
         """All larger bars of a session: of its minutes, and what a vendor gave as such of symbols without minutes."""
@@ -215,8 +218,8 @@ class FeatureProvider:
         """What the session's rows follow from: files by size and time, actions and facts known by the close."""
         data = self._data
         history = [*self.sessions_before(session, features, interval), session]
-        hours = data.calendar.hours
-        parts = [f"{self._status(s)};{hours(s)}" for s in history]
+        hours, tables = data.calendar.hours, self._tables()
+        parts = [f"{self._status(s, tables)};{hours(s)}" for s in history]
         parts += [data.actions.mark(hours(history[0]).open, hours(session).close), str(data.profile.index)]
         facts = self._facts([session], features)
         parts += [logical_hash(facts)] if facts is not None else []

@@ -4,8 +4,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import drivers
@@ -98,7 +99,8 @@ def test_the_partitions_are_the_calendars_sessions_and_their_mondays(market: str
     keys = partitions.sessions.get_partition_keys()
     first, last = map(date.fromisoformat, (keys[0], keys[-1]))
     assert keys == [str(s) for s in calendar.sessions(first, last)]
-    mondays = {str(calendar.week_of(s)) for s in calendar.sessions(first, last)}
+    today = datetime.now(ZoneInfo(load_profile(market).timezone)).date()  # at a weekend there is Monday, not its week
+    mondays = {str(calendar.week_of(s)) for s in calendar.sessions(first, min(last, today))}
     assert mondays <= set(partitions.weeks.get_partition_keys())
 
 

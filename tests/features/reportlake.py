@@ -1,10 +1,15 @@
-"""A small lake of NSE minute bars for the pages of features: three symbols, a gap, an index without volume."""
+"""For the pages of features: a small lake of NSE minute bars (three symbols, a gap, an index without volume), and what
+a page draws and names."""
 
+import re
 from datetime import date
+from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import polars as pl
 
+from odin_core.features.report.drawing import VALUE
 from odin_core.lake import Lake
 from odin_core.market.bars import BARS, MINUTE
 from odin_core.market.calendar import session_calendar
@@ -45,3 +50,35 @@ def fill(lake: Lake) -> MarketData:
         present = [s for s in SYMBOLS if s != "BB" or session not in SILENT]
         lake.write("price_history", session, pl.concat([bars_of(session, s, 100.0) for s in present]))
     return MarketData(lake, PROFILE)
+
+
+RESOURCES = ("src", "href", "data", "srcset", "poster")
+
+
+class Parts(HTMLParser):
+    """What a page names: the ids in it, and everything that it would load or go to."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.sources: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.sources += [value for name, value in attrs if name in RESOURCES]
+
+
+def entry_of(page: str, name: str) -> str:
+    return page.split(f'<section class="entry" id="{name}">')[1].split("</section>")[0]
+
+
+def points_of(drawing: str, kind: str = "value") -> np.ndarray:
+    """(points, 2) of the line of that class."""
+    path = re.search(rf'class="{kind}" d="([^"]*)"', drawing)
+    assert path
+    return np.array(re.findall(r"[ML](-?[\d.]+) (-?[\d.]+)", path[1]), float).reshape(-1, 2)
+
+
+def drawn(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return VALUE[1] - (values - low) / (high - low) * (VALUE[1] - VALUE[0])

@@ -95,10 +95,29 @@ def test_a_chain_of_names_is_one_series():
         {"symbol": "ITC", "kind": "rename", "other": "ITCL", "session": 103},
         {"symbol": "ITCL", "kind": "rename", "other": "ITC LTD", "session": 107},
     )  # fmt: skip
-    for grid in ("5m", "day"):
-        own = [f for f in EVERY if f.interval == grid]
-        found = named_anew.values(-1, -1, grid, own).filter(pl.col("symbol") == "ITC LTD")
-        assert_same_bits(found.drop("symbol"), history.values(-1, -1, grid, own).filter(IN_ITC).drop("symbol"))
+    for grid in ("5m", "60m", "day"):
+        for session, name in ((103, "ITCL"), (104, "ITCL"), (107, "ITC LTD"), (109, "ITC LTD")):
+            found = named_anew.values(session, session, grid, EVERY).filter(pl.col("symbol") == name)
+            expected = history.values(session, session, grid, EVERY).filter(IN_ITC)
+            assert_same_bits(found.drop("symbol"), expected.drop("symbol"))
+
+
+def test_what_another_company_did_under_the_new_name_is_not_the_series_past():
+    history = long_history()
+    new_name = pl.when(IN_ITC & (pl.col("ts") >= history.hours[107].open)).then(pl.lit("CIPLA")).otherwise("symbol")
+    cipla_ends = (pl.col("symbol") == "CIPLA") & (pl.col("ts") >= history.hours[107].open)
+    taken = history.without(cipla_ends).edited(lambda b: b.with_columns(symbol=new_name))
+    told = taken.acted({"symbol": "ITC", "kind": "rename", "other": "CIPLA", "session": 107})
+    for session in (107, 108):
+        found = told.values(session, session, "5m", OWN).filter(pl.col("symbol") == "CIPLA")
+        expected = history.values(session, session, "5m", OWN).filter(IN_ITC)
+        assert_same_bits(found.drop("symbol"), expected.drop("symbol"))
+    late = history.hours[107].open + timedelta(minutes=20)
+    later = taken.acted({"symbol": "ITC", "kind": "rename", "other": "CIPLA", "session": 107, "known_at": late})
+    before, own = pl.col("known_at") < late, [f for f in OWN if f.interval == "5m"]
+    found, untold, at_once = (h.values(107, 107, "5m", own) for h in (later, taken, told))
+    assert_same_bits(found.filter(before), untold.filter(before))
+    assert_same_bits(found.filter(~before), at_once.filter(~before))
 
 
 def test_what_becomes_known_within_a_session_is_seen_by_its_later_rows_alone():

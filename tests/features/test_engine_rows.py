@@ -113,6 +113,18 @@ def test_a_session_without_bars_has_no_row_and_the_next_one_goes_on(grid: str):
     assert history.without(pl.lit(True)).values(-1, -1, grid, EVERY).schema == rows.schema
 
 
+@GRIDS
+def test_where_an_interval_has_no_bars_its_features_are_unknown_and_its_grid_has_no_row(grid: str):
+    history = long_history()
+    without = history.edited(lambda bars: bars.clear(), "15m").values(-1, -1, grid, EVERY)
+    if grid == "15m":
+        assert without.is_empty()
+        return
+    lacking = [f.name for f in EVERY if f.interval == "15m"]
+    assert without.select(pl.col(lacking).is_nan().all()).row(0) == (True,) * len(lacking)
+    assert_same_bits(without.drop(lacking), history.values(-1, -1, grid, EVERY).drop(lacking))
+
+
 def test_a_halt_is_bars_that_are_missing_and_shifts_nothing_behind_it():
     history = random_history(30, missing=0.0)
     opened = history.hours[-1].open

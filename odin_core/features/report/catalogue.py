@@ -42,7 +42,7 @@ class NoHead(OdinError):
         super().__init__(f"{path} has no line {MARKER!r}, below which the catalogue goes; add it, or name a new file")
 
 
-def found(name: str) -> Definition:
+def definition_of(name: str) -> Definition:
     """The function of that name; for a feature's or a column's name, with its parameters and interval alone. Raises
     UnknownFeature."""
     if name in DEFINITIONS:
@@ -106,7 +106,11 @@ def _parameters(definition: Definition) -> str:
     code = definition.formula.__code__
     arguments = code.co_varnames[: code.co_argcount][-len(definition.variants[0]) :] if definition.variants[0] else ()
     columns = zip(arguments, zip(*definition.variants, strict=True), strict=True)
-    return ", ".join(f"{name} = {' or '.join(map(number, dict.fromkeys(column)))}" for name, column in columns)
+    return ", ".join(f"{name} = {_or(list(map(number, dict.fromkeys(column))))}" for name, column in columns)
+
+
+def _or(choices: Sequence[str]) -> str:
+    return f"{', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else choices[0]
 
 
 def _warm_ups(definition: Definition, per_session: Mapping[str, int]) -> str:
@@ -120,7 +124,7 @@ def _warm_ups(definition: Definition, per_session: Mapping[str, int]) -> str:
         f"{math.ceil(found[-1] / per_session[i])} of {i}" for i in definition.intervals or INTERVALS if i in per_session
     ]
     about = ", ".join(sessions).replace(" of", " session of" if sessions[0].startswith("1 ") else " sessions of", 1)
-    return f"{' or '.join(map(str, found))} bars, at most {about}"
+    return f"{_or(list(map(str, found)))} bars, at most {about}"
 
 
 def _definitions(set_name: str) -> list[Definition]:

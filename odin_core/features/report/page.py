@@ -67,8 +67,8 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count, for people: 0.00123, 52.1, 1,230, −4e-06."""
-    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.3g}"
+    """Three digits that count, for people: 0.00123, 52.1, 1,230, −4e-06, 4.91e+06."""
+    text = f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
     return "0" if float(text.replace(",", "")) == 0 else text.replace("-", "−", 1) if value < 0 else text
 
 
