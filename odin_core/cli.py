@@ -29,6 +29,7 @@ from odin_core.commands.options import options
 from odin_core.commands.quality import accept, quality
 from odin_core.commands.registry import registry
 from odin_core.commands.remove import remove
+from odin_core.commands.research import labels, structure
 from odin_core.commands.sources import check, compact, fetch, login, tap
 from odin_core.errors import OdinError
 
@@ -155,7 +156,7 @@ def report(home: Path, market: str, life_id: str | None) -> None:
 
 for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):
     data.add_command(command)
-for group in (data, database, dataset, features, life, registry):
+for group in (data, database, dataset, features, labels, life, registry, structure):
     cli.add_command(group)
 
 

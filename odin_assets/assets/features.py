@@ -4,6 +4,7 @@ The loop needs `features` alone. The others are for research and for learners: a
 does a click. What they hold is the answer of `odin_core.market.data`, `structure.table` and `labels.table`, which a
 notebook gets too."""
 
+import base64
 from typing import Any, TypedDict
 
 import dagster as dg
@@ -14,6 +15,7 @@ from odin_assets.assets.reference import reference_names
 from odin_assets.partitions import ONE_RUN, partitions_of, session_of
 from odin_assets.resources import OdinHome, tell, users_mistakes
 from odin_assets.versions import code_version
+from odin_core.lake import write_text
 
 RESEARCH = ("feature_sets", "structure", "labels")
 """Assets of these groups that no session's run makes."""
@@ -35,6 +37,13 @@ class FeatureSets(dg.Config):
         default=["technical", "price_action", "cross_section"], description="Sets of `odin features list`."
     )
     interval: str = Field(default="day", description="On bars of 1m, 5m, 15m, 60m or day.")
+
+
+class FeaturesReport(dg.Config):
+    """What the report is about."""
+
+    set: str = Field(default="decision", description="A set of `odin features list`.")
+    sessions: int = Field(default=60, description="The last so many that have bars.")
 
 
 def feature_assets(market: str) -> list[dg.AssetsDefinition]:
@@ -117,7 +126,36 @@ def feature_assets(market: str) -> list[dg.AssetsDefinition]:
                 }
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
 
-    return [features, feature_sets, structure, labels]
+    @dg.asset(
+        key_prefix=market,
+        deps=[dg.AssetDep(features, partition_mapping=dg.AllPartitionMapping())],
+        group_name="features",
+        owners=["team:research"],
+        kinds={"matplotlib"},
+        code_version=code_version("odin_core.features.report"),
+    )
+    def features_report(config: FeaturesReport, odin: OdinHome) -> dg.MaterializeResult:
+        """How complete a set is by session, how its values are distributed, and why some are unknown, with pictures."""
+        from odin_core.features.report.features_report import features_report as write_up
+        from odin_core.features.report.sample import sessions_with_bars
+
+        with users_mistakes():
+            data = odin.data(market)
+            recent = sessions_with_bars(data)[-config.sessions :]
+            report = write_up(data, config.set, recent[0], recent[-1])
+            page = odin.open().reports / f"features_{market}_{config.set}.html"
+            write_text(report.html, page)
+        picture = base64.b64encode(report.picture).decode()
+        return dg.MaterializeResult(
+            metadata={
+                "summary": dg.MetadataValue.md(report.markdown),
+                "completeness": dg.MetadataValue.md(f"![completeness](data:image/png;base64,{picture})"),
+                "page": dg.MetadataValue.path(str(page)),
+                "sessions": len(recent),
+            }
+        )
+
+    return [features, feature_sets, structure, labels, features_report]
 
 
 def _known(rows: pl.DataFrame) -> float:

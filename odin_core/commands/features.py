@@ -1,5 +1,6 @@
-"""`odin features catalogue|list|show|read|report`: which features there are, what they say, how complete they are."""
+"""`odin features catalogue|list|show|read|report|check`: which there are, what they say, how complete and honest."""
 
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ class Moment(click.ParamType):
 
 @click.group()
 def features() -> None:
-    """Features: which there are, their values, how complete they are."""
+    """Features: which there are, their values, how complete they are, whether they leak."""
 
 
 @features.command()
@@ -181,6 +182,50 @@ def report(
     page = opened.reports / f"features_{market}_{set_name}.html"
     write_text(made.html, page)
     emit(made.to_dict() | {"page": page}, json_output, lambda _: f"{made.markdown}\n{page}")
+
+
+@features.command()
+@common
+@set_option
+@click.option("--interval", default="5m", show_default=True, help="Whose bars have rows: 1m, 5m, 15m or 60m.")
+@click.option("--session", type=SESSION, help="The last one looked at; default: the newest that has bars.")
+@as_json
+@click.pass_context
+def check(
+    context: click.Context,
+    home: Path,
+    market: str,
+    set_name: str,
+    interval: str,
+    session: date | None,
+    json_output: bool,
+) -> None:
+    """The leak wall: is anything in a set, or in the labels, known before its time? Ends with 1 where something is.
+
+    Six checks over every feature that follows from bars and three over every label, on the market's own newest bars:
+    recomputed without the future, with another future and on other stamps; ranked against the next returns, on time
+    and one bar late; and through the learner, on shuffled outcomes and beside a feature that cheats."""
+    from odin_core.leaks import joint_learner, to_frame
+    from odin_core.leaks.wall import wall_around_features, wall_around_labels
+    from odin_core.lifecycle.config import LearnerConfig
+
+    _, data = _data(home, market)
+    last = session or data.newest()
+    fit = joint_learner(LearnerConfig(trees=30), seed=0)
+    wall = wall_around_features(data, set_name, last, fit=fit, interval=interval)
+    of_labels = [replace(v, check=f"labels_{v.check}") for v in wall_around_labels(data, last)]
+    verdicts = [*wall.verdicts, *of_labels]
+    failed = [v for v in verdicts if not v.passed]
+    counts = [
+        {"check": name, "looked at": len(mine), "failed": sum(not v.passed for v in mine)}
+        for name in dict.fromkeys(v.check for v in verdicts)
+        for mine in [[v for v in verdicts if v.check == name]]
+    ]
+    told = [text.table(counts), *(f"{v.check}: {v.subject}: {v.detail}" for v in failed)]
+    told += [f"needs more sessions than there are: {', '.join(wall.left_out)}"] if wall.left_out else []
+    result = {"last": last, "left_out": wall.left_out, "verdicts": to_frame(verdicts).to_dicts()}
+    emit(result, json_output, lambda _: "\n".join(told))
+    context.exit(1 if failed else 0)
 
 
 def _listed(set_name: str | None) -> "list[tuple[Definition, tuple[float, ...], tuple[str, ...]]]":

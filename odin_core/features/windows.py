@@ -97,7 +97,7 @@ class SequenceWindows:
         """The windows of features of one `interval` ("1m", "5m", … or "day").
 
         frame: symbol, known_at (end of the bar, UTC), and numeric `features`, at least one, null or NaN where unknown;
-        each symbol's rows together, ascending in known_at. Nothing of it is kept.
+        in any order; where it is not by symbol and known_at it is sorted first, which takes a copy. Nothing is kept.
         Every `step`-th row of a symbol, counted so that the end of its first full window is one, ends a window if it is
         usable and so are at least `minimum` of the `length` rows up to it, itself included. Windows go on across the
         night and across gaps, where rows are marked; never from one symbol to another.
@@ -106,8 +106,8 @@ class SequenceWindows:
         as_of: aware; rows with a later known_at do not exist. Windows up to an instant are the same bits whatever the
         frame holds after it.
         Memory: one copy of the features, 4 bytes a value, and about 70 bytes a row for a moment. Raises NotInWindows,
-        UnfitWindows, NotAnInterval, NaiveMoment, OutsideCalendar, and ValueError for rows out of order or outside every
-        session's hours."""
+        UnfitWindows, NotAnInterval, NaiveMoment, OutsideCalendar, and ValueError for rows twice, without known_at, or
+        outside every session's hours."""
         _require("length", length, 1)
         _require("step", step, 1)
         _require("minimum", minimum, 1, length)
@@ -184,16 +184,20 @@ def _each(windows: Windows, work: Callable[[AnyArray], AnyArray]) -> Windows:
 
 
 def _by_symbol(frame: pl.DataFrame, as_of: datetime | None) -> tuple[pl.DataFrame, tuple[str, ...], IntArray]:
-    """The rows known by `as_of` (no copy: the first ones of each symbol), the symbols, and where their rows begin."""
+    """The rows known by `as_of`, the symbols, and where their rows begin. A copy only where a symbol's rows did not lie
+    together, ascending."""
     known = _instants(frame)
     runs = frame["symbol"].rle().struct.unnest()
     counts = runs["len"].to_numpy().astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     is_within = np.ones(len(known), np.bool_)
     is_within[starts[:-1]] = False
-    is_torn = frame["known_at"].has_nulls() or runs["value"].n_unique() < len(runs)
-    if is_torn or (is_within[1:] & (np.diff(known) <= 0)).any():
-        raise ValueError("windows: each symbol's rows must lie together, ascending in known_at; sort by both")
+    if frame["known_at"].has_nulls():
+        raise ValueError("windows: a row's known_at is null, so nobody knows where it belongs; drop such rows first")
+    if runs["value"].n_unique() < len(runs) or (is_within[1:] & (np.diff(known) <= 0)).any():
+        if frame.select("symbol", "known_at").is_duplicated().any():
+            raise ValueError("windows: a symbol has several rows with the same known_at; keep one of them")
+        return _by_symbol(frame.sort("symbol", "known_at"), as_of)
     if as_of is not None:
         require_aware("as_of", as_of)
         moment = pl.Series([as_of], dtype=UTC).to_physical()[0]

@@ -21,6 +21,10 @@ BENCHES = (
     "resample",
     "lake_read",
     "import_bars",
+    "features",
+    "features_one_session",
+    "triple_barrier",
+    "windows",
 )
 RESULT = Path(__file__).resolve().parents[2] / "bench.json"
 

@@ -118,6 +118,9 @@ def test_what_another_company_did_under_the_new_name_is_not_the_series_past():
     found, untold, at_once = (h.values(107, 107, "5m", own) for h in (later, taken, told))
     assert_same_bits(found.filter(before), untold.filter(before))
     assert_same_bits(found.filter(~before), at_once.filter(~before))
+    coarser = [f for f in OWN if f.interval in ("60m", "day")]
+    found, untold = (h.values(107, 107, "5m", coarser) for h in (later, taken))
+    assert_same_bits(found.filter(before), untold.filter(before))
 
 
 def test_what_becomes_known_within_a_session_is_seen_by_its_later_rows_alone():

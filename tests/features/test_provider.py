@@ -14,6 +14,7 @@ from polars.testing import assert_frame_equal
 from smalllives import quick, small_market
 
 from odin_core.features.catalogue import INTERVALS, UnknownSet, features_of, set_names, set_version
+from odin_core.features.engine import sessions_needed
 from odin_core.home import open_home
 from odin_core.lake import PartitionUnreadable
 from odin_core.market.bars import NotAnInterval
@@ -113,11 +114,11 @@ def changed_price(data: MarketData, session: date) -> None:
 def test_a_file_that_was_read_last_is_read_again_when_it_changes(home: Path):
     data = demo(home)
     before = data.features(None, "1m", LAST, LAST, "price_action")
+    data.bars(LAST)
     changed_price(data, LAST)
+    assert_frame_equal(data.bars(LAST), data.lake.read(PRICES, LAST))
     after = data.features(None, "1m", LAST, LAST, "price_action")
     assert not after.equals(before)
-    changed = data.lake.read(PRICES, LAST)
-    assert_frame_equal(data.bars(LAST), changed)
     shutil.rmtree(next(data.lake.root.glob("features_price_action_1m_*")))
     assert_same_bits(asked(home, first=LAST, interval="1m"), after)
 
@@ -143,14 +144,13 @@ def test_a_changed_price_file_makes_the_sessions_after_it_be_computed_again_and_
 
 
 def test_a_file_below_that_no_value_reaches_changes_nothing(home: Path):
-    data = demo(home)
-    of = features_of("price_action")
+    data, minutes = demo(home), {"1m": 375, "5m": 75, "15m": 25, "60m": 7, "day": 1}
+    count = sessions_needed(features_of("price_action"), "5m", minutes)
+    oldest, unread = (data.calendar.previous(LAST, steps) for steps in (count, count + 1))
+    assert data.lake.has(PRICES, unread)
     data.features(None, "5m", LAST, LAST, "price_action")
     files = tables(data.lake)
-    oldest = data._provider.sessions_before(LAST, of, "5m")[0]
-    earlier = data.calendar.previous(oldest)
-    if data.lake.has(PRICES, earlier):
-        changed_price(data, earlier)
+    changed_price(data, unread)
     data.features(None, "5m", LAST, LAST, "price_action")
     assert tables(data.lake) == files
     changed_price(data, oldest)
