@@ -55,7 +55,7 @@ class DecisionRows:
     def history(self, session: date) -> list[date]:
         """The sessions that a session's rows follow from, itself included."""
         before = self._provider.sessions_before(session, features_of(SET), GRID)
-        return [*before, session][-max(len(before) + 1, regime.SESSIONS) :]
+        return [*before, session]
 
     def mark(self, session: date) -> str:
         """What the session's rows follow from, as `FeatureProvider.mark` says it."""
