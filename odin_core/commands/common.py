@@ -18,6 +18,7 @@ from odin_core.market.profile import load_profile
 if TYPE_CHECKING:
     from odin_core.home import Home
     from odin_core.lifecycle.life import Life
+    from odin_core.market.data import MarketData
     from odin_core.market.sources.source import Around
 
 
@@ -108,6 +109,18 @@ def the_life(home: Path, market: str, life_id: str | None) -> "Life":
     if found is None:
         raise NoLifeYet(home, market)
     return found
+
+
+def data_of(home: Path, market: str) -> "tuple[Home, MarketData]":
+    """An existing home, and the data of the market that its current life sees."""
+    from odin_core.home import open_home
+    from odin_core.lifecycle import life as lives
+    from odin_core.lifecycle.config import LifeConfig
+    from odin_core.market.data import MarketData
+
+    opened = open_home(home, create=False)
+    current = lives.current(opened, market)
+    return opened, MarketData.of(opened, market, current.config if current else LifeConfig())
 
 
 def outdated(home: "Home", market: str, changed: Iterable[date]) -> list[str]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit, names
+from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names
 from odin_core.errors import OdinError, in_order
 
 if TYPE_CHECKING:
     from odin_core.features.catalogue import Definition
-    from odin_core.home import Home
     from odin_core.market.data import MarketData
 
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 6  # of what `read` prints
@@ -65,7 +64,7 @@ def catalogue(
     from odin_core.features.report.catalogue import catalogue_page
     from odin_core.features.report.sample import sample_of
 
-    opened, data = _data(home, market)
+    opened, data = data_of(home, market)
     made = catalogue_page(sample_of(data, symbol, session))
     page = opened.reports / f"features_{market}.html"
     write_text(made.html, page)
@@ -137,7 +136,7 @@ def read(
 
     if out is not None and out.suffix not in (".parquet", ".csv"):
         raise NotATableFile(out)
-    _, data = _data(home, market)
+    _, data = data_of(home, market)
     first, last = _range(data, start, end, 1)
     frame = data.features(names(symbols) or None, interval, first, last, set_name, as_of)
     for symbol in names(symbols) if frame.is_empty() else ():
@@ -177,7 +176,7 @@ def report(
     from odin_core.features.report.features_report import features_report
     from odin_core.lake import write_text
 
-    opened, data = _data(home, market)
+    opened, data = data_of(home, market)
     made = features_report(data, set_name, *_range(data, start, end, REPORTED), interval)
     page = opened.reports / f"features_{market}_{set_name}.html"
     write_text(made.html, page)
@@ -209,7 +208,7 @@ def check(
     from odin_core.leaks.wall import wall_around_features, wall_around_labels
     from odin_core.lifecycle.config import LearnerConfig
 
-    _, data = _data(home, market)
+    _, data = data_of(home, market)
     last = session or data.newest()
     fit = joint_learner(LearnerConfig(trees=30), seed=0)
     wall = wall_around_features(data, set_name, last, fit=fit, interval=interval)
@@ -242,18 +241,6 @@ def _listed(set_name: str | None) -> "list[tuple[Definition, tuple[float, ...], 
         features_of(set_name)
     chosen = [d for d in DEFINITIONS.values() if set_name in (None, d.set)]
     return [(d, parameters, d.intervals) for d in chosen for parameters in d.variants]
-
-
-def _data(home: Path, market: str) -> "tuple[Home, MarketData]":
-    """The data that the market's current life sees."""
-    from odin_core.home import open_home
-    from odin_core.lifecycle import life as lives
-    from odin_core.lifecycle.config import LifeConfig
-    from odin_core.market.data import MarketData
-
-    opened = open_home(home, create=False)
-    current = lives.current(opened, market)
-    return opened, MarketData.of(opened, market, current.config if current else LifeConfig())
 
 
 def _range(data: "MarketData", start: date | None, end: date | None, sessions: int) -> tuple[date, date]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit, names
+from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names
 from odin_core.commands.features import NotATableFile
 from odin_core.errors import OdinError, nearest
 
@@ -162,14 +162,8 @@ def show_labels(
 def _at(home: Path, market: str, session: date | None) -> "tuple[Home, MarketData, date]":
     """The data that the market's current life sees, and the session that is meant. Raises NoData and NotASession."""
     from odin_core.features.report.sample import sessions_with_bars
-    from odin_core.home import open_home
-    from odin_core.lifecycle import life as lives
-    from odin_core.lifecycle.config import LifeConfig
-    from odin_core.market.data import MarketData
 
-    opened = open_home(home, create=False)
-    current = lives.current(opened, market)
-    data = MarketData.of(opened, market, current.config if current else LifeConfig())
+    opened, data = data_of(home, market)
     return opened, data, data.calendar.require(session) if session else sessions_with_bars(data)[-1]
 
 

@@ -20,16 +20,22 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from odin_core.errors import OdinError, nearest
 from odin_core.features.meaning import meaning_of
 from odin_core.features.series import FloatArray
+from odin_core.market.bars import resample_sessions
+from odin_core.market.history import read_bars
+from odin_core.market.reference.actions import looked
 
 MODULES: Final = ("technical", "price_action", "cross_section", "open_interest", "fundamental")
 INTERVALS: Final = ("1m", "5m", "15m", "60m", "day")
-ENGINE: Final = ("series", "panel", "facts", "intervals", "filling")
+INTRADAY: Final = INTERVALS[:-1]
+ENGINE: Final = ("series", "panel", "facts", "intervals", "filling", "engine", "provider")
 """Modules that every value goes through, whose text is part of every version."""
 
 Formula: TypeAlias = Callable[..., FloatArray]
 F = TypeVar("F", bound=Formula)
 Kind = Literal["bars", "panel", "facts"]
 ANYTHING: Final = (-math.inf, math.inf)
+LONGEST: Final = 100_000
+"""What no parameter exceeds: more bars than a year of minutes of NSE has."""
 
 
 class UnknownFeature(OdinError):
@@ -38,8 +44,8 @@ class UnknownFeature(OdinError):
 
 
 class BadParameter(OdinError):
-    def __init__(self, name: str, parameter: str, value: float) -> None:
-        super().__init__(f"feature {name!r}: its {parameter} cannot be {value:g}; write a whole number of at least 1")
+    def __init__(self, name: str, parameter: str, value: float, rule: str) -> None:
+        super().__init__(f"feature {name!r}: its {parameter} cannot be {value:g}; write {rule}")
 
 
 class UnknownSet(OdinError):
@@ -188,20 +194,29 @@ def named(name: str) -> Feature:
     if found:
         function, numbers, part = found.groups()
         definition = DEFINITIONS.get(function + part)
-        parameters = tuple(float(n) if "." in n else int(n) for n in numbers.split("_") if n)
+        parameters = tuple(_number(n) for n in numbers.split("_") if n)
         if definition and len(parameters) == len(definition.variants[0]):
             _require_fit(name, definition, parameters)
             return Feature(definition, parameters, interval)
     raise UnknownFeature(name, [*all_features(), *(Feature(d, d.variants[0], "").name for d in DEFINITIONS.values())])
 
 
+def _number(text: str) -> float:
+    """As 20 where it is written 20.0."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
 def _require_fit(name: str, definition: Definition, parameters: tuple[float, ...]) -> None:
-    """Raise BadParameter for a number that counts no bars; only a width (annotated float) may have decimals."""
+    """Raise BadParameter for a number that counts no bars, or more than LONGEST; only a width (annotated float) may
+    have decimals."""
     arguments = inspect.signature(definition.formula).parameters.values()
     numbers = [a for a in arguments if a.annotation in (int, float)]
     for argument, value in zip(numbers, parameters, strict=True):
-        if value <= 0 or (argument.annotation is int and value != int(value)):
-            raise BadParameter(name, argument.name, value)
+        is_whole = isinstance(value, int)
+        if not 0 < value <= LONGEST or (argument.annotation is int and not is_whole):
+            numbers_allowed = "a whole number from 1" if argument.annotation is int else "a number above 0, up"
+            raise BadParameter(name, argument.name, value, f"{numbers_allowed} to {LONGEST:,}")
 
 
 def _without_interval(name: str) -> tuple[str, str]:
@@ -215,6 +230,7 @@ def set_version(name: str) -> str:
     Raises UnknownSet."""
     parts = [feature.meaning for feature in features_of(name)]
     parts += [_source(f"odin_core.features.{module}") for module in ENGINE]
+    parts += map(_meaning, (resample_sessions, read_bars, looked))  # how bars come to be what formulas get
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
 
 

@@ -31,7 +31,7 @@ def decision_schema() -> pl.Schema:
     five sessions, in the market's currency per unit of the bars' volume. bars_5m: 5-minute bars that the symbol has in
     this session. market_volatility, volatility_ratio, vol_regime: of the market, equal in all rows (`regime`), null in
     warm-up. complete: every feature and the ratio are known; features that need volume, and traded_value, are exempt
-    for a symbol without any volume in the sessions searched."""
+    for a symbol without any volume, or with none but 0, in the sessions searched."""
     head = {"symbol": pl.String(), "session": pl.Date(), "decided_at": UTC}
     tail = {
         "close": pl.Float64(),
@@ -97,7 +97,7 @@ class DecisionRows:
         last = (pl.col("close") * pl.col("volume")).tail(VALUE_SESSIONS)
         is_whole = (last.len() == VALUE_SESSIONS) & (last.null_count() == 0)
         value = days.group_by("symbol").agg(traded_value=pl.when(is_whole).then(last.median()))
-        volume = days.group_by("symbol").agg(any_volume=pl.col("volume").is_not_null().any())
+        volume = days.group_by("symbol").agg(any_volume=(pl.col("volume") > 0).any())
         today = bars(session, "day").select("symbol", "close")
         counted = bars(session, "5m").group_by("symbol").agg(bars_5m=pl.len().cast(pl.Int64))
         for frame in (value, volume, counted):

@@ -16,8 +16,8 @@ from odin_core.features.catalogue import Feature, named
 from odin_core.features.facts import Facts
 from odin_core.features.filling import Matrix, Span, across, fill, sessions_before
 from odin_core.features.intervals import IntervalRows
-from odin_core.features.series import DAY, Bars, FloatArray, whole_series
-from odin_core.market.bars import UTC
+from odin_core.features.series import DAY, PRICES, Bars, FloatArray, whole_series
+from odin_core.market.bars import UTC, MissingBarColumns, RepeatedBars
 from odin_core.market.reference import actions as corporate
 
 NO_ACTIONS: Final = corporate.EFFECTIVE.to_frame()
@@ -29,15 +29,17 @@ class NotComputable(OdinError):
         super().__init__(f"feature {name!r} {why}")
 
 
-def compute(bars: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
+def compute(bars: pl.DataFrame, names: Sequence[str] | str) -> pl.DataFrame:
     """The named features on bars of one interval: symbol, ts and one Float64 column per name, sorted by symbol and ts.
 
     bars: symbol, ts, open, high, low, close, volume, of any number of symbols; volume, oi and known_at may be missing.
     A name is written without an interval: `rsi_14`, `macd_12_26_9_signal`. Each symbol's series begins with its first
     bar, as in a textbook; null where it is not defined yet. For session-bound features a session is a day of `ts`.
-    Raises UnknownFeature, and NotComputable for what needs more than bars or names an interval."""
+    Raises UnknownFeature, BadParameter, MissingBarColumns, RepeatedBars, and NotComputable for what needs more than
+    bars or names an interval."""
+    names = [names] if isinstance(names, str) else names
     wanted = [_at_hand(name) for name in names]
-    ordered = bars.sort("symbol", "ts")
+    ordered = _in_order(bars)
     if ordered.is_empty():
         return pl.DataFrame(schema={"symbol": pl.String, "ts": bars.schema["ts"], **dict.fromkeys(names, pl.Float64)})
     made = _bars_by_day(ordered)
@@ -51,6 +53,16 @@ def compute(bars: pl.DataFrame, names: Sequence[str]) -> pl.DataFrame:
             columns[feature] = across(feature, inputs, made.known_at, made.symbol, np.zeros(len(made), np.bool_))
     values = {name: columns[feature] for name, feature in zip(names, wanted, strict=True)}
     return ordered.select("symbol", "ts").hstack(pl.DataFrame(values, nan_to_null=True))
+
+
+def _in_order(bars: pl.DataFrame) -> pl.DataFrame:
+    """The bars by symbol and time. Raises MissingBarColumns, RepeatedBars."""
+    if missing := [name for name in ("symbol", "ts", *PRICES) if name not in bars.columns]:
+        raise MissingBarColumns(missing, bars.columns)
+    twice = bars.filter(pl.struct("symbol", "ts").is_duplicated())
+    if twice.height:
+        raise RepeatedBars(*twice.select("symbol", "ts").row(0))
+    return bars.sort("symbol", "ts")
 
 
 def _at_hand(name: str) -> Feature:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from odin_core.features.series import Bars, IntArray, Runs, compiled
+from odin_core.features.series import Bars, IntArray, MovedCloses, Runs, compiled
 
 Mask: TypeAlias = NDArray[np.bool_]
 
@@ -41,10 +41,17 @@ class IntervalRows:
     wanted_from: int
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, opens: IntArray, closes: IntArray, wanted_from: int) -> "IntervalRows":
+    def of(
+        cls,
+        frame: pl.DataFrame,
+        opens: IntArray,
+        closes: IntArray,
+        moved_closes: MovedCloses,
+        wanted_from: int,
+    ) -> "IntervalRows":
         """Out of BARS in any order, all inside the sessions."""
         ordered = frame if _is_ordered(frame) else frame.sort("symbol", "ts")
-        bars = Bars.of(ordered, opens, closes)
+        bars = Bars.of(ordered, opens, closes, moved_closes)
         return cls(bars, ordered["symbol"].rle().struct.field("value").to_list(), ordered, wanted_from)
 
     @cached_property
@@ -97,7 +104,7 @@ class IntervalRows:
         latest = _latest(
             theirs.known_at[target.wanted],
             theirs.session[target.wanted],
-            mine[theirs.symbol[target.wanted]] if len(mine) else np.empty(0, np.int64),
+            np.where(target.late, -1, mine[theirs.symbol])[target.wanted] if len(mine) else np.empty(0, np.int64),
             ours.known_at[self.wanted],
             ours.session[self.wanted],
             self.late[self.wanted],

@@ -4,13 +4,15 @@ The command line, the assets, the fold and a notebook ask here (through `market.
 answer. A stored session carries a mark of the files that it follows from; where these have changed it is computed
 again. Files are replaced whole, so any number of processes may ask at once. How values are made is `engine`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date, datetime, timedelta
 from functools import cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from odin_core.errors import OdinError
 from odin_core.features.catalogue import INTERVALS, Feature, features_of, set_version
 from odin_core.features.engine import FACTS, evaluate, sessions_needed, with_inputs
 from odin_core.features.filling import Span
@@ -20,7 +22,6 @@ from odin_core.market.bars import (
     MICROSECOND,
     MINUTE_TABLE,
     UTC,
-    NotAnInterval,
     minutes_of,
     session_bars,
     table_of,
@@ -35,10 +36,16 @@ if TYPE_CHECKING:
     from odin_core.market.data import MarketData
 
 AT_ONCE: Final = 20  # sessions that are computed in one go
+FIGURES: Final = "fundamental"  # the set whose facts are figures of the fundamentals
 KEPT: Final = 160  # sessions of larger bars that are kept in memory
 MINUTES_OF_DAY: Final = 24 * 60
 DAYS_PER_SESSION: Final = timedelta(days=3)  # more than weekends and holidays take
 KEYS: Final = {"symbol": pl.String(), "known_at": UTC, "session": pl.Date()}
+
+
+class NoBarsOfFeatures(OdinError):
+    def __init__(self, interval: str) -> None:
+        super().__init__(f"features are computed on bars of {', '.join(INTERVALS)}, and not of {interval!r}")
 
 
 class FeatureProvider:
@@ -60,51 +67,56 @@ class FeatureProvider:
         """`MarketData.features` says what."""
         features = features_of(set_name)
         if interval not in INTERVALS:
-            raise NotAnInterval(interval)
+            raise NoBarsOfFeatures(interval)
         if as_of is not None:
             require_aware("as_of", as_of)
         calendar = self._data.calendar
         sessions = calendar.sessions(max(first, calendar.first), min(last, calendar.last))
-        frames = [schema_of(features).to_frame()]
+        keep = pl.lit(True) if symbols is None else pl.col("symbol").is_in(list(symbols))
         table = f"features_{set_name}_{interval}_{set_version(set_name)}"
-        missing: list[date] = []
-        for session in sessions:
-            if as_of is not None and calendar.hours(session).close > as_of:
-                if calendar.hours(session).open < as_of:
-                    missing = self._store(missing, frames, features, interval, table)
-                    frames += self.computed([session], features, interval, as_of)
-                continue
-            if not self._data.has_any(session):
-                missing = self._store(missing, frames, features, interval, table)
-                continue
-            if is_current(self._data.lake, table, session, self.mark(session, features, interval)):
-                missing = self._store(missing, frames, features, interval, table)
-                frames.append(self._data.lake.read(table, session))
-            else:
-                missing.append(session)
-                if len(missing) == AT_ONCE:
-                    missing = self._store(missing, frames, features, interval, table)
-        self._store(missing, frames, features, interval, table)
-        whole = pl.concat(frames)
-        return whole if symbols is None else whole.filter(pl.col("symbol").is_in(list(symbols)))
+        found = self._frames(sessions, features, interval, table, as_of)
+        return pl.concat([schema_of(features).to_frame(), *(frame.filter(keep) for frame in found)])
 
-    def _store(
+    def _frames(
         self,
-        missing: list[date],
-        frames: list[pl.DataFrame],
+        sessions: Sequence[date],
         features: Sequence[Feature],
         interval: str,
         table: str,
-    ) -> list[date]:
-        """Compute and store what is missing, and add it to `frames`; answers with nothing missing."""
-        if not missing:
-            return []
-        self._data.generate([*self.sessions_before(missing[0], features, interval), *missing])
-        marks = [self.mark(session, features, interval) for session in missing]  # before the files are read
-        for session, mark, frame in zip(missing, marks, self.computed(missing, features, interval), strict=True):
+        as_of: datetime | None,
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of all symbols, session after session; what is missing of closed ones is computed and stored."""
+        data = self._data
+
+        def state(session: date) -> str:
+            hours = data.calendar.hours(session)
+            if as_of is not None and hours.close > as_of:
+                return "going on" if hours.open < as_of else "to come"
+            if not data.has_any(session):
+                return "no bars"
+            is_there = is_current(data.lake, table, session, self.mark(session, features, interval))
+            return "stored" if is_there else "missing"
+
+        for is_what, group in groupby(sessions, state):
+            if is_what == "stored":
+                yield from (data.lake.read(table, session) for session in group)
+            elif is_what == "missing":
+                every = list(group)
+                for begin in range(0, len(every), AT_ONCE):
+                    yield from self._stored(every[begin : begin + AT_ONCE], features, interval, table)
+            elif is_what == "going on":
+                yield from self.computed(list(group), features, interval, as_of)
+
+    def _stored(
+        self, sessions: Sequence[date], features: Sequence[Feature], interval: str, table: str
+    ) -> list[pl.DataFrame]:
+        """Compute the rows of consecutive sessions and store them."""
+        self._data.generate([*self.sessions_before(sessions[0], features, interval), *sessions])
+        marks = [self.mark(session, features, interval) for session in sessions]  # before the files are read
+        frames = self.computed(sessions, features, interval)
+        for session, mark, frame in zip(sessions, marks, frames, strict=True):
             store(self._data.lake, table, session, frame, mark)
-            frames.append(frame)
-        return []
+        return frames
 
     def computed(
         self, sessions: Sequence[date], features: Sequence[Feature], interval: str, as_of: datetime | None = None
@@ -116,7 +128,7 @@ class FeatureProvider:
             return []
         data, schema = self._data, schema_of(features)
         before = self.sessions_before(sessions[0], features, interval)
-        span = Span([data.calendar.hours(s) for s in (*before, *sessions)], len(before), self.per_session)
+        span = self._span(before, sessions)
         tables = self.tables(before, sessions, features, interval, as_of)
         actions = data.actions.rows
         if as_of is not None:
@@ -131,6 +143,11 @@ class FeatureProvider:
             frame[(at,)].with_columns(session=pl.lit(session)).select(*schema) if (at,) in frame else empty
             for session, at in places.items()
         ]
+
+    def _span(self, before: Sequence[date], sessions: Sequence[date]) -> Span:
+        calendar, every = self._data.calendar, [*before, *sessions]
+        moved = {i: move for i, session in enumerate(every) if (move := calendar.moved_close(session))}
+        return Span([calendar.hours(s) for s in every], len(before), self.per_session, moved)
 
     def _renamed_within(self, sessions: Sequence[date], features: Sequence[Feature]) -> bool:
         """Whether facts are read and a symbol's name changes on the way, so that they are told under two names."""
@@ -219,20 +236,23 @@ class FeatureProvider:
         data = self._data
         history = [*self.sessions_before(session, features, interval), session]
         hours, tables = data.calendar.hours, self._tables()
-        parts = [f"{self._status(s, tables)};{hours(s)}" for s in history]
+        parts = [f"{self._status(s, tables)};{hours(s)};{data.calendar.moved_close(s)}" for s in history]
         parts += [data.actions.mark(hours(history[0]).open, hours(session).close), str(data.profile.index)]
         facts = self._facts([session], features)
         parts += [logical_hash(facts)] if facts is not None else []
         return mark_of(parts)
 
     def _facts(self, sessions: Sequence[date], features: Sequence[Feature]) -> pl.DataFrame | None:
-        """FACTS that features of these sessions may read, in the order in which they became known."""
-        needs = frozenset[str]().union(*(f.definition.needs for f in features if f.definition.kind == "facts"))
-        if not needs:
+        """FACTS that features of these sessions may read, in the order in which they became known. Figures are told to
+        features of the set `fundamental`, and option series to the others, whatever their columns are called."""
+        needs: dict[bool, frozenset[str]] = {True: frozenset(), False: frozenset()}
+        for definition in (f.definition for f in features if f.definition.kind == "facts"):
+            needs[definition.set == FIGURES] |= definition.needs
+        if not any(needs.values()):
             return None
         data, hours = self._data, self._data.calendar.hours(sessions[-1])
-        figures = data.figures.told(hours.open, data.actions).filter(pl.col("figure").is_in(needs))
-        told = pl.concat([figures.select(*FACTS), *self._option_series(sessions, needs)])
+        figures = data.figures.told(hours.open, data.actions).filter(pl.col("figure").is_in(needs[True]))
+        told = pl.concat([figures.select(*FACTS), *self._option_series(sessions, needs[False])])
         return told.filter(pl.col("known_at") <= hours.close).sort("known_at", maintain_order=True)
 
     def _option_series(self, sessions: Sequence[date], needs: frozenset[str]) -> list[pl.DataFrame]:

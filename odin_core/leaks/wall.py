@@ -68,7 +68,7 @@ def wall_around_features(
     others look at the set's rows of all symbols in `sessions` sessions and returns AHEAD bars ahead, one feature at a
     time and with the learner `fit`; the alarm is the market's. What follows from stamps alone, as the hours to the
     close, is not ranked by itself: it cannot know a price, and hours of the day do differ. Raises
-    TooLittleForTheWall, UnknownSet and NotAnInterval."""
+    TooLittleForTheWall, UnknownSet and NoBarsOfFeatures."""
     have = len(data.sessions(None, last))
     of_bars = [f for f in features_of(set_name) if f.definition.kind != "facts"]
     features = [f for f in of_bars if WANTED + sessions_needed([f], interval, data.per_session) <= have]

@@ -39,7 +39,6 @@ from odin_core.registry.history import promotions_on
 from odin_core.training.window import SessionContexts
 
 
-
 class NotClosedYet(OdinError):
     def __init__(self, market: str, session: date, closes: datetime, now: datetime) -> None:
         super().__init__(

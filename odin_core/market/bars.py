@@ -4,7 +4,7 @@ A bar is stamped with its *start* (`ts`) and may be used from its *end* (`known_
 were traded; `reference.actions` adjusts them as of a date. Where they come from is `intake` and `synthetic`, what is
 wrong with them `quality`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple, get_args
 
@@ -47,6 +47,21 @@ class NotAnInterval(OdinError):
         )
 
 
+class MissingBarColumns(OdinError):
+    def __init__(self, missing: Iterable[str], found: Iterable[str]) -> None:
+        super().__init__(
+            f"these bars lack the columns {', '.join(missing)}; they have {', '.join(found)}; "
+            f"rename columns to those of the bars that `read_bars` gives, or add them"
+        )
+
+
+class RepeatedBars(OdinError):
+    def __init__(self, symbol: str, ts: object) -> None:
+        super().__init__(
+            f"several bars of {symbol} start at {ts}; keep one of them, as bars.unique(['symbol', 'ts']) does"
+        )
+
+
 def minutes_of(interval: str) -> int | None:
     """The length of a bar in minutes, None for "day", a whole session. Raises NotAnInterval."""
     if interval == "day":
@@ -73,9 +88,10 @@ def resample(bars: pl.DataFrame, interval: str, *, open_at: datetime, close_at: 
 
     Buckets are anchored at `open_at`: 60m bars of 09:15-15:30 start at 09:15, 10:15, … and the last is short; a halt
     shifts none. `ts` is the bucket's start and `known_at` its end, at most `close_at`, whether or not its last minutes
-    have bars; a bucket without a bar has no row. `volume` is the sum, `oi` the last that is known; each is null where
-    all of the bucket's minutes' are. Prices may not be null or NaN. The result depends on nothing but the rows: sums
-    run in row order, so threads and chunks do not show. `interval`: "5m", any other number of minutes, or "day".
+    have bars; a bar that was not known by then does not count. A bucket without a bar has no row. `volume` is the sum,
+    `oi` the last that is known; each is null where all of the bucket's minutes' are. Prices may not be null or NaN.
+    The result depends on nothing but the rows: sums run in row order, so threads and chunks do not show.
+    `interval`: "5m", any other number of minutes, or "day".
     `open_at`, `close_at`: aware, UTC. Raises NotAnInterval, and ValueError for a bar outside [open_at, close_at)."""
     return _resampled(bars, (interval,), [(open_at, close_at)])
 
@@ -108,6 +124,7 @@ class _Minutes(NamedTuple):
     close: npt.NDArray[np.float64]
     high: npt.NDArray[np.float64]
     low: npt.NDArray[np.float64]
+    known_late: pl.Series | None  # microseconds; None where each row was known a minute after its start
     volume: npt.NDArray[np.float64] | None  # null as 0; None where all are null
     has_volume: npt.NDArray[np.int64] | None  # 0 or 1; None where all are alike
     oi_row: npt.NDArray[np.int64] | None  # the last row up to this one with open interest, -1 before; None: all alike
@@ -120,6 +137,11 @@ def _resampled(
     if bars.is_empty():
         return INTERVAL_BARS.to_frame()
     ordered, minutes = _minutes(bars, sessions)
+    if minutes.known_late is not None:
+        known = [ordered.filter(minutes.known_late <= _ends(minutes, width)) for width in widths]
+        if any(part.height < ordered.height for part in known):
+            each = [_resampled(part, (i,), sessions) for part, i in zip(known, intervals, strict=True)]
+            return pl.concat(each)
     parts = [_buckets(minutes, width) for width in widths]
     made = _Buckets(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     which = np.repeat(np.arange(len(parts)), [len(part.first) for part in parts])
@@ -137,6 +159,13 @@ def _resampled(
             "oi": _last_oi(ordered["oi"], minutes.oi_row, made),
         }
     )
+
+
+def _ends(minutes: _Minutes, width: int | None) -> pl.Series:
+    """When each row's bucket ends, microseconds since 1970."""
+    lengths = minutes.lengths[minutes.at]
+    end = lengths if width is None else np.minimum((minutes.minute // width + 1) * width, lengths)
+    return pl.Series(minutes.opens[minutes.at] + end * (MINUTE // MICROSECOND))
 
 
 class _Buckets(NamedTuple):
@@ -213,6 +242,8 @@ def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) 
         return _minutes(bars.with_columns(by).sort(by.name, *KEY).drop(by.name), sessions)
     ordered = bars
     volume, oi = ordered["volume"], ordered["oi"]
+    known_at = ordered["known_at"].to_physical()
+    is_usual = bool((known_at.to_numpy() - ordered["ts"].to_physical().to_numpy() <= MINUTE // MICROSECOND).all())
     gaps, oi_gaps = (0 < c.null_count() < len(c) for c in (volume, oi))
     return ordered, _Minutes(
         at=at,
@@ -224,6 +255,7 @@ def _minutes(bars: pl.DataFrame, sessions: Sequence[tuple[datetime, datetime]]) 
         close=ordered["close"].to_numpy(),
         high=ordered["high"].to_numpy(),
         low=ordered["low"].to_numpy(),
+        known_late=None if is_usual else known_at,
         volume=None if volume.null_count() == len(volume) else (volume.fill_null(0.0) if gaps else volume).to_numpy(),
         has_volume=volume.is_not_null().to_numpy().astype(np.int64) if gaps else None,
         oi_row=_last_known(oi) if oi_gaps else None,

@@ -214,7 +214,8 @@ class MarketData:
 
         interval: 1m, 5m, 15m, 60m or day; features of other intervals have the value of their last bar. What is not in
         the lake is computed and stored, for all symbols of the market. `as_of` (aware): only what was known by then; a
-        session that was not over is computed and not stored. Raises UnknownSet, NotAnInterval, NaiveMoment."""
+        session that was not over is computed and not stored. A year of 50 symbols on minutes is gigabytes: ask for
+        fewer symbols, or month by month. Raises UnknownSet, NoBarsOfFeatures, NaiveMoment."""
         return self._provider.rows(symbols, interval, first, last, set_name, as_of)
 
     def decision_rows(self, session: date) -> pl.DataFrame:

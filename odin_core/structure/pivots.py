@@ -11,20 +11,13 @@ from numpy.typing import NDArray
 
 from odin_core.errors import OdinError
 from odin_core.features.series import FloatArray, IntArray, compiled
+from odin_core.market.bars import MissingBarColumns
 
 LEFT: Final = 2
 RIGHT: Final = 2
 """How many bars before and after a pivot it must stand out from: Williams' five-bar fractal."""
 
 KIND: Final = ("high", "low")
-
-
-class MissingBarColumns(OdinError):
-    def __init__(self, missing: Iterable[str], found: Iterable[str]) -> None:
-        super().__init__(
-            f"these bars lack the columns {', '.join(missing)}; they have {', '.join(found)}; "
-            f"rename columns to those of the bars that `read_bars` gives, or add them"
-        )
 
 
 class TooFewNeighbours(OdinError):

@@ -15,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from odin_core.features.catalogue import INTERVALS, Feature, UnknownFeature
 from odin_core.features.engine import NotComputable, compute
+from odin_core.market.bars import MissingBarColumns, RepeatedBars
 
 EVERY = of_bars()
 OWN = [f for f in EVERY if f.definition.kind == "bars"]
@@ -74,3 +75,18 @@ def test_every_feature_of_bars_computes_on_bars_at_hand_and_says_what_it_cannot(
         compute(bars, ["earnings_yield"])
     with pytest.raises(UnknownFeature, match="rsi_14"):
         compute(bars, ["rsy_14"])
+
+
+def test_bars_that_lack_a_price_or_say_one_twice_are_refused_in_a_sentence():
+    bars = random_history(2).tables["5m"]
+    with pytest.raises(MissingBarColumns, match=r"lack the columns close; they have .*Close"):
+        compute(bars.rename({"close": "Close"}), ["rsi_14"])
+    with pytest.raises(MissingBarColumns, match="lack the columns symbol"):
+        compute(bars.drop("symbol"), ["rsi_14"])
+    with pytest.raises(RepeatedBars, match=r"several bars of .* start at"):
+        compute(pl.concat([bars, bars.tail(1)]), ["rsi_14"])
+
+
+def test_one_name_may_be_given_as_it_is():
+    bars = random_history(2).tables["5m"]
+    assert compute(bars, "log_return_1").equals(compute(bars, ["log_return_1"]))

@@ -20,6 +20,7 @@ from odin_core.features.catalogue import (
     INTERVALS,
     MODULES,
     SELECTIONS,
+    BadParameter,
     Feature,
     UnknownFeature,
     UnknownSet,
@@ -31,6 +32,7 @@ from odin_core.features.catalogue import (
     set_version,
 )
 from odin_core.features.decision import decision_version
+from odin_core.features.engine import compute
 from odin_core.features.recursive import wilder_rsi
 from odin_core.features.series import Bars, FloatArray, Runs
 from odin_core.market.bars import BARS
@@ -118,9 +120,39 @@ def test_a_name_that_nothing_has_is_refused_with_one_that_is_near(name: str, nea
 def test_any_text_is_a_feature_or_refused(text: str):
     try:
         found = named(text)
-    except UnknownFeature:
+    except (UnknownFeature, BadParameter):
         return
     assert named(found.name) == found
+
+
+@pytest.mark.parametrize(("name", "same"), [("sma_20.0", "sma_20"), ("bb_upper_20.0_2.0", "bb_upper_20_2"), ("sma_100000.0", "sma_100000")])
+def test_a_whole_number_may_be_written_with_decimals(name: str, same: str):
+    assert named(name) == named(same)
+    assert [type(number) for number in named(name).parameters] == [type(number) for number in named(same).parameters]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        pytest.param("sma_0", "window cannot be 0; write a whole number from 1 to 100,000", id="none"),
+        pytest.param("sma_20.5", "window cannot be 20.5; write a whole number", id="part of a bar"),
+        pytest.param("sma_100001", "window cannot be 100001; write a whole number", id="more than there are"),
+        pytest.param("sma_99999999999", "window cannot be 1e.11; write a whole number", id="more than memory"),
+        pytest.param("rsi_99999999999999999999", "period cannot be 1e.20", id="more than an integer"),
+        pytest.param("ema_cross_12_100001", "slow cannot be 100001", id="the second one"),
+        pytest.param(f"sma_{'9' * 400}", "window cannot be inf", id="more than a float"),
+        pytest.param("bb_upper_20_0", "width cannot be 0; write a number above 0, up to 100,000", id="no width"),
+    ],
+)
+def test_a_number_that_no_feature_can_have_is_refused(name: str, rule: str):
+    with pytest.raises(BadParameter, match=f"{name!r}: its {rule}"):
+        named(name)
+
+
+@pytest.mark.parametrize("name", ["volume_z_1_1", "yang_zhang_1"])
+def test_what_is_measured_in_deviations_of_one_bar_is_nan(name: str):
+    bars = long_history().tables["day"].filter(pl.col("symbol") == "ITC")
+    assert compute(bars, [name])[name].is_null().all()
 
 
 def test_sets_are_the_modules_and_what_picks_from_them():

@@ -148,6 +148,13 @@ def test_without_volume_in_the_source_a_row_is_complete_and_its_volume_features_
     )
 
 
+def test_a_symbol_whose_volume_is_always_zero_has_none(tmp_path: Path, plain: MarketData):
+    silent, last = names(plain)[3], days(plain)[-1]
+    volume = pl.when(pl.col("symbol") != silent).then("volume").otherwise(0.0)
+    found = market(tmp_path, lambda _, bars: bars.with_columns(volume=volume)).decision_rows(last)
+    assert found.filter(pl.col("symbol") == silent)["complete"].item()
+
+
 def test_where_only_a_session_lost_its_volume_the_row_is_incomplete(tmp_path: Path, plain: MarketData):
     last = days(plain)[-1]
     lost = pl.lit(None, pl.Float64)

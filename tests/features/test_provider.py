@@ -15,9 +15,9 @@ from smalllives import quick, small_market
 
 from odin_core.features.catalogue import INTERVALS, UnknownSet, features_of, set_names, set_version
 from odin_core.features.engine import sessions_needed
+from odin_core.features.provider import NoBarsOfFeatures
 from odin_core.home import open_home
 from odin_core.lake import PartitionUnreadable
-from odin_core.market.bars import NotAnInterval
 from odin_core.market.calendar import OutsideCalendar
 from odin_core.market.data import PRICES, MarketData
 from odin_core.market.history import NaiveMoment
@@ -226,7 +226,7 @@ def test_what_does_not_exist_is_refused_by_name(home: Path):
     data = demo(home)
     with pytest.raises(UnknownSet, match="price_action"):
         data.features(None, "5m", FIRST, LAST, "price_actions")
-    with pytest.raises(NotAnInterval, match="'7min' is no interval"):
+    with pytest.raises(NoBarsOfFeatures, match="on bars of 1m, 5m, 15m, 60m, day, and not of '7min'"):
         data.features(None, "7min", FIRST, LAST, "price_action")
     with pytest.raises(NaiveMoment, match="as_of"):
         data.features(None, "5m", FIRST, LAST, "price_action", datetime(2023, 1, 3))

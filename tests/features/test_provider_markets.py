@@ -130,6 +130,9 @@ def test_option_series_are_seen_by_their_underlying_in_their_session_and_the_nex
     by_day = {day: tcs.filter(pl.col("session") == day)["put_call_oi"] for day in DAYS}
     assert whole.filter(pl.col("symbol") == "INFY")["put_call_oi"].null_count() == 75 * len(DAYS)
     assert by_day[DAYS[0]].null_count() == 75
+    figures(data, ("TCS", "skew", NSE.hours(DAYS[0]).open, 99.0))  # a figure of the same name as a column of chains
+    named_alike = MarketData(data.lake, data.profile).features(["TCS"], "5m", DAYS[1], DAYS[1], "open_interest")
+    assert named_alike["implied_skew"].null_count() == named_alike.height == 75
     assert by_day[DAYS[1]].null_count() == 8  # until ten
     assert by_day[DAYS[2]].to_list() == pytest.approx([0.5] * 8 + [0.7] * 67)
     assert by_day[DAYS[3]].to_list() == pytest.approx([0.7] * 75)

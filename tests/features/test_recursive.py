@@ -209,6 +209,24 @@ def test_a_market_that_only_rises_has_all_direction_upwards():
     assert np.isnan(adx[:27]).all()
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-7, 1 / 3])
+def test_equal_movements_of_decimal_prices_count_as_equal(scale: float):
+    """Prices in whole ticks are exact; as decimals a third of the equal movements differ by a rounding error."""
+    rng = np.random.default_rng(2)
+    close = 50_000 + np.cumsum(rng.integers(-2, 3, 4000))
+    ticks = [close + rng.integers(0, 3, 4000), close - rng.integers(0, 3, 4000), close]
+    prices = [np.round(x * 0.05, 2) * scale for x in ticks]
+    rises, falls = np.diff(ticks[0]), -np.diff(ticks[1])
+    is_broken = (rises == falls) & (rises > 0) & (np.diff(prices[0]) != -np.diff(prices[1]))
+    assert is_broken.sum() > 50
+    for found, exact in zip(
+        recursive.directional_movement(*prices, one_run(4000), 14),
+        recursive.directional_movement(*(x.astype(float) for x in ticks), one_run(4000), 14),
+        strict=True,
+    ):
+        np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6)
+
+
 def test_rounding_does_not_push_the_directional_index_beyond_a_hundred():
     close = np.arange(100.0, 400.0)
     indices = [recursive.directional_movement(close, close, close, one_run(300), p)[2] for p in range(2, 60)]

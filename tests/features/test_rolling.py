@@ -29,9 +29,9 @@ EXACT = {
     "sum": (lambda x, r, w: rolling.rolling_sum(x, r, w), math.fsum),
     "mean": (lambda x, r, w: rolling.rolling_mean(x, r, w), statistics.fmean),
     "mean of moments": (lambda x, r, w: rolling.rolling_moments(x, r, w, 0)[0], statistics.fmean),
-    "population deviation": (lambda x, r, w: rolling.rolling_std(x, r, w, 0), statistics.pstdev),
+    "population deviation": (lambda x, r, w: rolling.rolling_moments(x, r, w, 0)[1], statistics.pstdev),
     "sample deviation": (
-        lambda x, r, w: rolling.rolling_std(x, r, w, 1),
+        lambda x, r, w: rolling.rolling_moments(x, r, w, 1)[1],
         lambda window: statistics.stdev(window) if len(window) > 1 else math.nan,
     ),
     "maximum": (lambda x, r, w: rolling.rolling_maximum(x, r, w), max),
@@ -141,7 +141,7 @@ def test_a_deviation_at_a_great_level_keeps_its_digits():
     """Values of 10¹² apart by some units: squares of the values themselves would have lost every digit."""
     units = np.random.default_rng(5).integers(0, 10, 500).astype(float)
     runs = Runs(*(np.array([x]) for x in (0, 0, 500)))
-    small, great = (rolling.rolling_std(units + level, runs, 20, 1) for level in (0.0, 1e12))
+    small, great = (rolling.rolling_moments(units + level, runs, 20, 1)[1] for level in (0.0, 1e12))
     np.testing.assert_allclose(great, small, rtol=1e-12)
 
 

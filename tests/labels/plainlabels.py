@@ -100,11 +100,12 @@ def _of_grid(i: int, at: int, days: list[list[Row]], grid: list[list[Row]], hour
     after = [b for b in days[i] if b["known_at"] > now]
     for count in (3, 5, 15, 30) if now < close else ():
         name, moment = f"return_{count}m", now + count * MINUTE
-        later = [b for b in after if b["known_at"] >= moment]
+        latest = min(moment + 5 * MINUTE, close)
+        later = [b for b in after if moment <= b["known_at"] <= latest]
         if moment > close:
             yield name, (None, close, "session_closed")
         elif not later:
-            yield name, (None, close, "no_bars")
+            yield name, (None, latest, "no_bars")
         else:
             yield name, (later[0]["close"] / entry - 1, later[0]["known_at"], None)
     following = [b for day in ([grid[i][at + 1 :], *grid[i + 1 : i + 6]]) for b in day]
@@ -121,15 +122,13 @@ def _of_grid(i: int, at: int, days: list[list[Row]], grid: list[list[Row]], hour
     ][-75:]
     if len(changes) == 75 and now < close and any(changes):
         width = math.sqrt(sum(x * x for x in changes) / 75) * math.sqrt(12)
-        until = [b for b in after if b["known_at"] < min(now + 60 * MINUTE, close)]
-        path = after[: len(until) + 1]
+        vertical = min(now + 60 * MINUTE, close)
+        path = [b for b in after if b["known_at"] <= vertical]
         found = plain_barrier(path, entry, width)
         if found:
             came = (float(found[1]), path[found[0]]["known_at"], None)
-        elif len(path) > len(until):
-            came = (0.0, path[-1]["known_at"], None)
         else:
-            came = (0.0, close, None) if path else (None, close, "no_bars")
+            came = (0.0, vertical, None) if path else (None, vertical, "no_bars")
         yield "triple_barrier_60m", came
 
 

@@ -85,6 +85,46 @@ def test_every_label_and_every_reason_occurs_and_ends_after_its_decision():
     assert not rows.select(pl.struct(KEY).is_duplicated()).to_series().any()
 
 
+def test_in_a_halt_horizons_in_minutes_end_on_time_and_nothing_after_it_counts():
+    hours = hours_of(8)
+    minutes = random_minutes(hours, missing=0.0, absent=0.0).filter(pl.col("symbol") == "ITC")
+    day = hours[-1].open
+    after = (pl.col("ts") >= day + 20 * MINUTE) & (pl.col("ts") < day + 83 * MINUTE)
+    jump = pl.when(pl.col("ts") >= day + 83 * MINUTE).then(2.0).otherwise(1.0)  # meets every barrier
+    rows = whole(minutes.filter(~after).with_columns(pl.col(PRICES) * jump), hours)
+    calm = whole(minutes.filter(~after), hours)
+
+    def of(at: int, label: str, found: pl.DataFrame = rows) -> tuple[float | None, float, str | None]:
+        key = (pl.col("decided_at") == day + at * MINUTE) & (pl.col("label") == label)
+        value, end, reason = found.filter(key).select("value", "label_end", "reason").row(0)
+        return value, (end - day) / MINUTE, reason
+
+    assert of(20, "return_3m") == (None, 28, "no_bars")
+    assert of(15, "return_15m") == (None, 35, "no_bars")
+    assert of(20, "triple_barrier_60m") == (None, 80, "no_bars")
+    for at in (5, 10, 15):  # what was traded before the halt counts
+        value, end, reason = of(at, "triple_barrier_60m")
+        assert (end <= 20) if value else (end == at + 60)
+        assert (value, end, reason) == of(at, "triple_barrier_60m", calm)
+    assert of(85, "return_3m")[1:] == (88, None)
+    assert of(85, "return_5m")[1:] == (90, None)
+
+
+def test_no_label_of_minutes_ends_later_than_it_says():
+    hours = hours_of(20)
+    rows = whole(random_minutes(hours, seed=11, missing=0.4), hours)
+    asked = pl.col("label").str.extract(r"(\d+)m$").cast(pl.Float64)
+    late = (pl.col("label_end") - pl.col("decided_at")) / MINUTE - asked
+    timed = rows.with_columns(late=late).drop_nulls("late")
+    returns = pl.col("label").str.starts_with("return")
+    assert timed.filter(returns)["late"].max() == 5
+    assert timed.filter(~returns)["late"].max() == 0
+    unknown = timed.filter(returns & (pl.col("reason") == "no_bars"))
+    closes = [session.close for session in hours]
+    assert unknown.filter((pl.col("late") != 5) & ~pl.col("label_end").is_in(closes)).is_empty()
+    assert unknown.height > 0
+
+
 def many_actions(hours: Sequence[Hours]) -> pl.DataFrame:
     return book(
         action("ITC", hours[9], "split", ratio=2.0),

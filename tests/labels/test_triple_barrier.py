@@ -26,7 +26,7 @@ from tests.realdata import market_file
 MINUTE = timedelta(minutes=1)
 SOME = settings(max_examples=25)
 SEEDS = st.integers(0, 10_000)
-VERTICALS = st.one_of(st.integers(1, 80), st.integers(1, 80).map(lambda n: n * MINUTE))
+VERTICALS = st.one_of(st.integers(1, 80), st.integers(1, 160).map(lambda n: n * MINUTE / 2))
 
 
 def every(bars: pl.DataFrame) -> pl.DataFrame:
@@ -41,15 +41,17 @@ def by_hand(bars: pl.DataFrame, width: float, vertical: int | timedelta, side: i
         for i, row in enumerate(rows):
             after = rows[i + 1 :]
             if isinstance(vertical, int):
-                count = vertical
+                path, until = after[:vertical], after[vertical - 1]["known_at"] if vertical <= len(after) else None
             else:
-                count = sum(b["known_at"] < row["known_at"] + vertical for b in after) + 1
-            path, entry = after[:count], row["close"]
+                until = row["known_at"] + vertical
+                path = [b for b in after if b["known_at"] <= until]
+                until = until if rows[-1]["known_at"] >= until else None
+            entry = row["close"]
             found = plain_barrier(path, entry, width, side)
             if found:
                 end, ret, kind = path[found[0]]["known_at"], side * (found[2] / entry - 1), found[1]
-            elif len(path) == count:
-                end, ret, kind = path[-1]["known_at"], side * (path[-1]["close"] / entry - 1), 0
+            elif path and until:
+                end, ret, kind = until, side * (path[-1]["close"] / entry - 1), 0
             else:
                 continue
             out.append((symbol, row["known_at"], end, ret, kind))
@@ -98,7 +100,8 @@ def test_what_is_known_by_some_time_is_the_same_whatever_comes_after(seed: int, 
 
     def of(frame: pl.DataFrame) -> pl.DataFrame:
         made = triple_barrier(frame, every(frame), target=0.002, pt_sl=(1, 2), min_ret=0.0, vertical=vertical)
-        return made.filter(pl.col("label_end") <= cut)
+        last = known.group_by("symbol").agg(last=pl.col("known_at").max())  # a vertical is known by the bar after it
+        return made.join(last, on="symbol", maintain_order="left").filter(pl.col("label_end") <= pl.col("last"))
 
     assert_frame_equal(of(known), of(bars), check_exact=True)
     assert_frame_equal(of(known), of(pl.concat([known, later])), check_exact=True)
@@ -141,6 +144,32 @@ def test_real_minutes_agree_with_the_plain_twin_and_close_only_needs_more():
     both = mine.join(slower, on=["symbol", "decided_at"], suffix="_slower")
     assert both.height == slower.height > 0
     assert (both["label_end_slower"] >= both["label_end"]).all()
+
+
+def test_a_vertical_in_time_ends_then_and_bars_that_end_later_do_not_count():
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    ends = [start + m * MINUTE for m in (0, 1, 30, 31)]
+    rows = [
+        (100.0, 100.0, 100.0, 100.0),
+        (100.0, 101.0, 99.0, 100.5),
+        (100.0, 200.0, 50.0, 150.0),
+        (9.0, 9.0, 9.0, 9.0),
+    ]
+    bars = pl.DataFrame(rows, schema=["open", "high", "low", "close"], orient="row").with_columns(
+        known_at=pl.Series(ends)
+    )
+
+    def label(vertical: timedelta, given: pl.DataFrame = bars, event: int = 0) -> list[tuple]:
+        events = pl.Series([ends[event]])
+        made = triple_barrier(given, events, target=0.1, pt_sl=(1, 1), min_ret=0.0, vertical=vertical)
+        return made.select("label_end", "ret", "bin").rows()
+
+    for minutes in (1, 5, 29.5):  # the third bar meets both barriers, but ends after the vertical
+        until = start + minutes * MINUTE
+        assert label(minutes * MINUTE) == [(until, pytest.approx(0.005), 0)]
+    assert label(30 * MINUTE) == [(ends[2], pytest.approx(-0.1), -1)]
+    assert label(28 * MINUTE, event=1) == []  # nothing was traded
+    assert label(5 * MINUTE, bars.head(2)) == []  # not known yet
 
 
 @SOME

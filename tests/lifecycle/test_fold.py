@@ -182,7 +182,9 @@ def test_widening_stays_off_where_it_is_told_to(tmp_path: Path):
 
 
 def test_a_widened_filter_lets_more_symbols_in(tmp_path: Path):
-    volatility = begin(tmp_path / "a")[1].decision_rows(date(2022, 12, 30))["realised_volatility_75_5m"].sort().to_list()
+    volatility = (
+        begin(tmp_path / "a")[1].decision_rows(date(2022, 12, 30))["realised_volatility_75_5m"].sort().to_list()
+    )
     told = f"filter.min_volatility={1.9 * volatility[6]!r}"  # six of twelve after one halving
     life, data = begin(tmp_path / "b", quick(told, "filter.min_symbols=12", "filter.max_widening=1"))
     state = restore(life, data, loop_rules(life, data.profile))

@@ -80,7 +80,9 @@ def test_each_step_of_widening_halves_the_thresholds_of_trading_and_volatility_a
         at: dict[str, Any] = {"traded_value": 5e6 * 0.5**steps, "realised_volatility_75_5m": 0.004 * 0.5**steps}
         assert let_in(widening=steps, **at)
         assert not let_in(widening=steps, **(at | {"traded_value": at["traded_value"] * 0.999}))
-        assert not let_in(widening=steps, **(at | {"realised_volatility_75_5m": at["realised_volatility_75_5m"] * 0.999}))
+        assert not let_in(
+            widening=steps, **(at | {"realised_volatility_75_5m": at["realised_volatility_75_5m"] * 0.999})
+        )
     assert not let_in(widening=3, bars_5m=44)
     assert not let_in(widening=3, complete=False)
 

@@ -147,6 +147,14 @@ def test_a_bucket_without_bars_has_no_row():
     assert resample(bars, "5m", open_at=OPEN, close_at=CLOSE)["ts"].to_list() == [OPEN, OPEN + 10 * MINUTE]
 
 
+def test_a_minute_that_was_not_known_by_the_end_of_a_bucket_does_not_count_in_it():
+    late = bar("A", 1, 200.0, 5.0) | {"known_at": OPEN + 7 * MINUTE}
+    made = session_bars(frame([bar("A", 0, 100.0, 1.0), late, bar("A", 6, 101.0, 2.0)]), OPEN, CLOSE)
+    seen = {row["interval"]: (row["high"], row["volume"]) for row in made.unique("interval", keep="first").to_dicts()}
+    assert seen["5m"] == (102.0, 1.0)
+    assert seen["15m"] == seen["60m"] == seen["day"] == (202.0, 8.0)
+
+
 def test_volume_is_null_only_where_every_minute_lacks_it():
     bars = frame([bar("A", 0, 1.5, None), bar("A", 1, 1.5, 7.0), bar("A", 5, 1.5, None), bar("A", 10, 1.5, 0.0)])
     assert resample(bars, "5m", open_at=OPEN, close_at=CLOSE)["volume"].to_list() == [7.0, None, 0.0]
@@ -165,7 +173,7 @@ def test_buckets_keep_their_place_through_a_halt():
     (halt,) = calendar.halts(day)
     minutes = [opens + n * MINUTE for n in range((closes - opens) // MINUTE)]
     traded = [ts for ts in minutes if not halt.open <= ts < halt.close]
-    bars = frame([bar("A", 0, 1.5, 1.0) | {"ts": ts} for ts in traded])
+    bars = frame([bar("A", 0, 1.5, 1.0) | {"ts": ts, "known_at": ts + MINUTE} for ts in traded])
     made = resample(bars, "60m", open_at=opens, close_at=closes)
     local = made["ts"].dt.convert_time_zone("Asia/Kolkata").dt.strftime("%H:%M").to_list()
     assert local == ["09:15", "15:15", "16:15"]

@@ -148,6 +148,39 @@ def test_a_halt_outside_its_session_is_the_profile_s_fault(tmp_path, start):
         session_calendar(load_profile("shut", (tmp_path, PROFILES)))
 
 
+def test_a_close_that_was_moved_is_told_with_the_close_before():
+    moved = NSE.moved_close(date(2021, 2, 24))
+    assert moved is not None
+    assert moved.announced_at == datetime(2021, 2, 24, 9, 47, tzinfo=UTC)
+    assert moved.planned == datetime(2021, 2, 24, 10, 0, tzinfo=UTC) < NSE.hours(date(2021, 2, 24)).close
+    assert [s for s in NSE.sessions() if NSE.moved_close(s)] == [date(2021, 2, 24)]
+    with pytest.raises(NotASession):
+        NSE.moved_close(date(2021, 2, 27))
+
+
+@pytest.mark.parametrize("day", ["2024-11-29", "2024-11-26"], ids=["a short day of the library", "an ordinary day"])
+def test_until_it_is_moved_the_close_is_the_library_s(tmp_path, day):
+    special = f'{{date: {day}, open: "09:30", close: "17:00", announced: "12:00", why: test}}'
+    (tmp_path / "late.yaml").write_text(f"base: us\nspecial_sessions: [{special}]\n")
+    session, late = date.fromisoformat(day), session_calendar(load_profile("late", (tmp_path, PROFILES)))
+    moved = late.moved_close(session)
+    assert moved is not None
+    assert moved.planned == session_calendar(load_profile("us")).hours(session).close < late.hours(session).close
+    assert moved.announced_at == datetime.combine(session, time(17), UTC)
+
+
+@pytest.mark.parametrize(
+    ("announced", "close"),
+    [("09:00", "17:00"), ("15:45", "17:00"), ("12:30", "12:00")],
+    ids=["before the open", "after the planned close", "after the new close"],
+)
+def test_an_announcement_outside_its_session_is_the_profile_s_fault(tmp_path, announced, close):
+    special = f'{{date: 2023-01-04, open: "09:15", close: "{close}", announced: "{announced}", why: test}}'
+    (tmp_path / "told.yaml").write_text(f"base: nse\nspecial_sessions: [{special}]\nhalts: []\n")
+    with pytest.raises(BadProfile, match=r"special_sessions is '2023-01-04 announced.*before the planned.*/told\.yaml$"):
+        session_calendar(load_profile("told", (tmp_path, PROFILES)))
+
+
 @pytest.mark.parametrize("name", MINUTE_FILES)
 def test_bars_within_hours_are_nearly_all_that_was_recorded(name):
     local = pl.col("ts").dt.convert_time_zone("Asia/Kolkata").dt.date()

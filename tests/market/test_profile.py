@@ -140,6 +140,11 @@ def test_an_unknown_market_is_refused_with_the_nearest_name():
         pytest.param("source: {kind: oracle}", "source.*kind", id="unknown source"),
         pytest.param("first_partition: 2030-01-01", "first_partition.*within", id="partitions outside the calendar"),
         pytest.param("calendar_last: soon", "calendar_last is 'soon'.*date", id="text for a date"),
+        pytest.param(
+            'special_sessions: [{date: 2024-01-20, open: "09:30", close: "12:00", why: test, told: "10:00"}]',
+            "special_sessions.*exactly date.*why; it may have announced",
+            id="another time of a session",
+        ),
         pytest.param("carry_overnight: long", "carry_overnight.*list", id="one word for a list"),
         pytest.param("special_sessions: [{date: 2024-01-20}]", "special_sessions.*exactly", id="session without hours"),
         pytest.param("costs: 3", "costs.*mapping", id="number for a mapping"),

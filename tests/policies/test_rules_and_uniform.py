@@ -11,7 +11,12 @@ from odin_core.policies import rules, uniform
 from odin_core.policies.actions import ACTIONS, FLAT, decode
 from odin_core.randomness import stream
 
-QUIET: dict[str, float | None] = {"rsi_14_15m": 50.0, "volume_z_18_75_5m": 0.0, "sma_cross_5_20_15m": 0.0, "natr_14_60m": 0.01}
+QUIET: dict[str, float | None] = {
+    "rsi_14_15m": 50.0,
+    "volume_z_18_75_5m": 0.0,
+    "sma_cross_5_20_15m": 0.0,
+    "natr_14_60m": 0.01,
+}
 
 
 def chosen(**changes: float | None) -> Any:

@@ -1,0 +1,77 @@
+"""Compiled functions are kept on disk, and numba watches one file for each: what is compiled in from another module
+would go stale there without a word, and `set_version` would not see it."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from numba.core.dispatcher import Dispatcher
+
+import odin_core
+from odin_core.features import recursive, series
+from odin_core.structure import changepoint
+
+PACKAGES = ("features", "labels", "structure", "execution")
+KNOWN = {("odin_core.execution.fills", "odin_core.execution.orders")}
+"""Modules whose kernels read another's, as their docstrings say."""
+
+MODULES = [
+    found.name
+    for package in PACKAGES
+    for found in pkgutil.walk_packages([f"{odin_core.__path__[0]}/{package}"], f"odin_core.{package}.")
+]
+
+
+def kernels(module: ModuleType) -> Iterator[Any]:
+    """The Python functions that are compiled in a module and were written there."""
+    for value in vars(module).values():
+        if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__:
+            yield value.py_func
+
+
+def imported(module: ModuleType) -> dict[str, tuple[str, str]]:
+    """Names that a module has from others of ours: the module, and the name there ("" for the module itself)."""
+    found: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("odin_core"):
+            found |= {a.asname or a.name: (str(node.module), a.name) for a in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {a.asname or a.name.split(".")[0]: (a.name, "") for a in node.names if "odin_core" in a.name}
+    return found
+
+
+def read_from_elsewhere(module: ModuleType) -> list[str]:
+    """What kernels read of other modules: "kernel: module.name"."""
+    theirs = imported(module)
+    return [
+        f"{kernel.__name__}: {'.'.join(filter(None, theirs[name]))}"
+        for kernel in kernels(module)
+        for name in kernel.__code__.co_names
+        if name in theirs and name in kernel.__globals__ and (module.__name__, theirs[name][0]) not in KNOWN
+    ]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_kernel_reads_nothing_of_another_module_of_ours(name: str):
+    assert read_from_elsewhere(importlib.import_module(name)) == []
+
+
+def test_kernels_are_found_and_one_that_reads_a_constant_or_another_kernel_of_elsewhere_is_told():
+    every = [kernel for name in MODULES for kernel in kernels(importlib.import_module(name))]
+    assert {"directional_movement", "change_probabilities", "step"} <= {kernel.__name__ for kernel in every}
+    source = inspect.getsource(changepoint)
+    assert "KNOWN_NEEDED" in imported(changepoint)
+    leaky = ModuleType(changepoint.__name__)
+    leaky.__dict__.update(vars(changepoint))
+
+    def reads() -> object:
+        return KNOWN_NEEDED, signed, MEAN_RUN  # noqa: F821 # pyright: ignore[reportUndefinedVariable]
+
+    assert source
+    assert recursive
+    assert series
