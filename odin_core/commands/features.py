@@ -139,7 +139,7 @@ def read(
     _, data = data_of(home, market)
     first, last = _range(data, start, end, 1)
     frame = data.features(names(symbols) or None, interval, first, last, set_name, as_of)
-    for symbol in names(symbols) if frame.is_empty() else ():
+    for symbol in sorted({*names(symbols)} - {*frame["symbol"]}):
         raise NoBarsOf(symbol, last, data.read(None, first, last, interval)["symbol"].unique().to_list())
     if out is not None:
         from odin_core.lake import write_parquet, write_text

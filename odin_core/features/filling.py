@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Final, TypeAlias
@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from odin_core.features.catalogue import Feature
 from odin_core.features.intervals import IntervalRows
 from odin_core.features.panel import Panel
-from odin_core.features.series import FIELDS, Bars, FloatArray, IntArray, Runs, compiled
+from odin_core.features.series import FIELDS, Bars, FloatArray, IntArray, MovedCloses, Runs, compiled
 from odin_core.market.bars import UTC
-from odin_core.market.calendar import Hours
+from odin_core.market.calendar import Hours, MovedClose
 from odin_core.market.reference import actions as corporate
 
 Matrix: TypeAlias = NDArray[np.float32]
@@ -35,16 +35,19 @@ CHUNK: Final = 1 << 15  # rows that one task works on, so that its columns stay 
 @dataclass(frozen=True)
 class Span:
     """Sessions of the calendar that bars are given for, oldest first, as hours; rows are wanted of those from
-    `first_wanted` on. `per_session`: how many bars of each interval a usual session has."""
+    `first_wanted` on. `per_session`: how many bars of each interval a usual session has. `moved_closes`: by the place
+    of a session in `hours`, where its close was moved after its open."""
 
     hours: Sequence[Hours]
     first_wanted: int
     per_session: Mapping[str, int]
+    moved_closes: Mapping[int, MovedClose] = field(default_factory=dict)
 
     @cached_property
-    def edges(self) -> tuple[IntArray, IntArray]:
-        """Opens and closes (sessions,), microseconds since 1970."""
-        return _instants(h.open for h in self.hours), _instants(h.close for h in self.hours)
+    def edges(self) -> tuple[IntArray, IntArray, MovedCloses]:
+        """Opens and closes (sessions,), and the moved ones as in `Bars`, microseconds since 1970."""
+        moved = {place: tuple(_instants(move).tolist()) for place, move in self.moved_closes.items()}
+        return _instants(h.open for h in self.hours), _instants(h.close for h in self.hours), moved
 
 
 def _instants(moments: Iterable[datetime]) -> IntArray:

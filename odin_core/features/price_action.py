@@ -10,14 +10,12 @@ from typing import Final
 import numpy as np
 
 from odin_core.features import volatility
-from odin_core.features.catalogue import feature
+from odin_core.features.catalogue import INTERVALS, INTRADAY, feature
 from odin_core.features.rolling import lag, ratio
 from odin_core.features.series import DAY, Bars, FloatArray, IntArray, Runs, compiled
 from odin_core.features.volatility import Logs
 from odin_core.market.centres import business_hours
 
-EVERY: Final = ("1m", "5m", "15m", "60m", "day")
-INTRADAY: Final = ("1m", "5m", "15m", "60m")
 CLOCK: Final = ("1m", "5m")  # the time of a bar; larger bars, and rows of a larger grid, would only repeat it
 WEEKDAY: Final = ("5m", "day")
 CANDLES: Final = "Nison 1991, Japanese Candlestick Charting Techniques, chapter 3; here in logarithms"
@@ -26,7 +24,7 @@ EPOCH: Final = date(1970, 1, 1)
 
 
 @feature(
-    intervals=EVERY, variants=((1,), (3,), (12,), (60,)), warm_up=lambda count: count, unit="log of a ratio",
+    intervals=INTERVALS, variants=((1,), (3,), (12,), (60,)), warm_up=lambda count: count, unit="log of a ratio",
     mirror=0.0, source="Campbell, Lo & MacKinlay 1997, section 1.4",
 )  # fmt: skip
 def log_return(bars: Bars, runs: Runs, count: int = 1) -> FloatArray:
@@ -35,7 +33,7 @@ def log_return(bars: Bars, runs: Runs, count: int = 1) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY,
+    intervals=INTERVALS,
     warm_up=lambda: 1,
     unit="log of a ratio",
     mirror=0.0,
@@ -47,26 +45,28 @@ def bar_gap(bars: Bars, runs: Runs) -> FloatArray:
     return bars.log_open - lag(bars.log_close, runs, 1)
 
 
-@feature(intervals=EVERY, warm_up=lambda: 0, unit="log of a ratio", bounds=(0.0, np.inf), source=CANDLES)
+@feature(intervals=INTERVALS, warm_up=lambda: 0, unit="log of a ratio", bounds=(0.0, np.inf), source=CANDLES)
 def bar_range(bars: Bars, runs: Runs) -> FloatArray:
     """ln(high / low), which is the range over the close but for its square. Never NaN on positive prices."""
     return bars.log_high - bars.log_low
 
 
-@feature(intervals=EVERY, warm_up=lambda: 0, unit="share of the range", bounds=(-1.0, 1.0), mirror=0.0, source=CANDLES)
+@feature(
+    intervals=INTERVALS, warm_up=lambda: 0, unit="share of the range", bounds=(-1.0, 1.0), mirror=0.0, source=CANDLES
+)
 def body(bars: Bars, runs: Runs) -> FloatArray:
     """ln(close / open) / ln(high / low): 1 where the bar rose from its low to its high, −1 where it fell all the way.
     NaN where the bar has no range."""
     return ratio(bars.log_close - bars.log_open, bars.log_high - bars.log_low)
 
 
-@feature(intervals=EVERY, warm_up=lambda: 0, unit="share of the range", bounds=(0.0, 1.0), source=CANDLES)
+@feature(intervals=INTERVALS, warm_up=lambda: 0, unit="share of the range", bounds=(0.0, 1.0), source=CANDLES)
 def upper_wick(bars: Bars, runs: Runs) -> FloatArray:
     """ln(high / the higher of open and close) / ln(high / low). NaN where the bar has no range."""
     return ratio(bars.log_high - np.maximum(bars.log_open, bars.log_close), bars.log_high - bars.log_low)
 
 
-@feature(intervals=EVERY, warm_up=lambda: 0, unit="share of the range", bounds=(0.0, 1.0), source=CANDLES)
+@feature(intervals=INTERVALS, warm_up=lambda: 0, unit="share of the range", bounds=(0.0, 1.0), source=CANDLES)
 def lower_wick(bars: Bars, runs: Runs) -> FloatArray:
     """ln(the lower of open and close / low) / ln(high / low). NaN where the bar has no range."""
     return ratio(np.minimum(bars.log_open, bars.log_close) - bars.log_low, bars.log_high - bars.log_low)
@@ -83,7 +83,7 @@ def realised_volatility(bars: Bars, runs: Runs, count: int = 18) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
+    intervals=INTERVALS, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
     source="Parkinson 1980",
 )  # fmt: skip
 def parkinson(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
@@ -93,7 +93,7 @@ def parkinson(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
+    intervals=INTERVALS, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
     source="Garman & Klass 1980, without the cross term",
 )  # fmt: skip
 def garman_klass(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
@@ -103,7 +103,7 @@ def garman_klass(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
+    intervals=INTERVALS, warm_up=lambda count: count - 1, unit="fraction per √bar", bounds=(0.0, np.inf),
     source="Rogers & Satchell 1991",
 )  # fmt: skip
 def rogers_satchell(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
@@ -113,17 +113,17 @@ def rogers_satchell(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, warm_up=lambda count: count, unit="fraction per √bar", bounds=(0.0, np.inf),
+    intervals=INTERVALS, warm_up=lambda count: count, unit="fraction per √bar", bounds=(0.0, np.inf),
     source="Yang & Zhang 2000",
 )  # fmt: skip
 def yang_zhang(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
     """√(V_open + k V_close + (1 − k) V_rs) of the last `count` bars, as in `volatility.yang_zhang`: right under any
-    drift and with gaps. Never NaN on positive prices."""
+    drift and with gaps. Never NaN on positive prices but for a `count` of 1, which has no variance."""
     return volatility.yang_zhang(Logs.of(bars), runs, count)
 
 
 @feature(
-    intervals=EVERY, warm_up=lambda short, long: long, unit="ratio", bounds=(0.0, np.inf),
+    intervals=INTERVALS, warm_up=lambda short, long: long, unit="ratio", bounds=(0.0, np.inf),
     source="ratio of two realised volatilities, Andersen & Bollerslev 1998",
 )  # fmt: skip
 def volatility_ratio(bars: Bars, runs: Runs, short: int = 12, long: int = 60) -> FloatArray:
@@ -135,28 +135,31 @@ def volatility_ratio(bars: Bars, runs: Runs, short: int = 12, long: int = 60) ->
 
 @feature(intervals=CLOCK, warm_up=lambda: 0, unit="share of the session", bounds=(0.0, 1.0), source="by definition")
 def session_elapsed(bars: Bars, runs: Runs) -> FloatArray:
-    """How much of its session is over at the end of the bar, by the calendar's hours. Never NaN."""
-    lengths = (bars.closes - bars.opens).astype(np.float64)
-    return (bars.known_at - bars.opens[bars.session]) / lengths[bars.session]
+    """How much of its session is over at the end of the bar, by the calendar's hours; a close that was moved counts
+    from when that was announced. Never NaN."""
+    opens = bars.opens[bars.session]
+    return (bars.known_at - opens) / (_close_as_known(bars) - opens)
 
 
 @feature(intervals=CLOCK, warm_up=lambda: 0, unit="hours", bounds=(0.0, np.inf), source="by definition")
 def hours_to_close(bars: Bars, runs: Runs) -> FloatArray:
-    """Hours from the end of the bar to the close of its session, by the calendar. Never NaN."""
-    return (bars.closes[bars.session] - bars.known_at) / HOUR
+    """Hours from the end of the bar to the close of its session, by the calendar; a close that was moved counts from
+    when that was announced. Never NaN."""
+    return (_close_as_known(bars) - bars.known_at) / HOUR
 
 
 @feature(intervals=WEEKDAY, warm_up=lambda: 0, unit="sine", bounds=(-1.0, 1.0), source="by definition")
 def weekday_sine(bars: Bars, runs: Runs) -> FloatArray:
-    """sin(2π · weekday / 7), Monday 0 to Sunday 6, of the session (the UTC date of its middle). With the cosine it
-    places days on a circle, so that no two neighbours are far apart, whichever days a market trades. Never NaN."""
-    return np.sin(_weekday_angles(bars.opens, bars.closes))[bars.session]
+    """sin(2π · weekday / 7), Monday 0 to Sunday 6, of the bar's session (the UTC date of its middle, as planned at its
+    open). With the cosine it places days on a circle, so that no two neighbours are far apart, whichever days a market
+    trades. Never NaN. In a row within a session the last day bar, and so its weekday, is the session before's."""
+    return np.sin(_weekday_angles(bars))[bars.session]
 
 
 @feature(intervals=WEEKDAY, warm_up=lambda: 0, unit="cosine", bounds=(-1.0, 1.0), source="by definition")
 def weekday_cosine(bars: Bars, runs: Runs) -> FloatArray:
     """cos(2π · weekday / 7), as `weekday_sine`. Never NaN."""
-    return np.cos(_weekday_angles(bars.opens, bars.closes))[bars.session]
+    return np.cos(_weekday_angles(bars))[bars.session]
 
 
 @feature(intervals=CLOCK, warm_up=lambda: 0, unit="0 or 1", bounds=(0.0, 1.0), source="BIS Triennial Survey 2019")
@@ -177,8 +180,19 @@ def new_york_hours(bars: Bars, runs: Runs) -> FloatArray:
     return _in_business(bars.ts, "new_york", runs)
 
 
-def _weekday_angles(opens: IntArray, closes: IntArray) -> FloatArray:
-    days = (opens + (closes - opens) // 2) // DAY
+def _close_as_known(bars: Bars) -> IntArray:
+    """(rows,) the close of each row's session, by what was known at the row."""
+    closes = bars.closes[bars.session]
+    for session, (announced_at, planned) in bars.moved_closes.items():
+        closes[(bars.session == session) & (bars.known_at < announced_at)] = planned
+    return closes
+
+
+def _weekday_angles(bars: Bars) -> FloatArray:
+    closes = bars.closes.copy()
+    for session, (_, planned) in bars.moved_closes.items():
+        closes[session] = planned
+    days = (bars.opens + (closes - bars.opens) // 2) // DAY
     return (2.0 * np.pi / 7.0) * ((days + 3) % 7).astype(np.float64)  # 1 January 1970 was a Thursday
 
 

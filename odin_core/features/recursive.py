@@ -118,7 +118,8 @@ def directional_movement(
     high: FloatArray, low: FloatArray, close: FloatArray, runs: Runs, period: int
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """+DI, −DI and ADX, each 0 to 100. A bar's upward movement is high − previous high where that is positive and more
-    than the downward one, previous low − low, else zero; and the other way round.
+    than the downward one, previous low − low, else zero; and the other way round. Movements that differ by less than a
+    part in 10¹² of the price are equal, as in `signed`.
 
     ±DI = 100 · Wilder's average of the movement / that of the true range; NaN in a run's first `period` rows and while
     there was no true range. DX = 100 · |+DI − −DI| / (+DI + −DI), zero where nothing moved; ADX is Wilder's average
@@ -131,9 +132,9 @@ def directional_movement(
         up, down, reach, average = 0.0, 0.0, 0.0, 0.0
         for i in range(start + 1, end):
             rise, fall = high[i] - high[i - 1], low[i - 1] - low[i]
-            old = 1.0 if i <= start + period else keep
-            up = old * up + (share * rise if rise > fall and rise > 0.0 else 0.0)
-            down = old * down + (share * fall if fall > rise and fall > 0.0 else 0.0)
+            old, lead = 1.0 if i <= start + period else keep, 1e-12 * high[i]
+            up = old * up + (share * rise if rise - fall > lead and rise > 0.0 else 0.0)
+            down = old * down + (share * fall if fall - rise > lead and fall > 0.0 else 0.0)
             reach = old * reach + share * (max(high[i], close[i - 1]) - min(low[i], close[i - 1]))
             if i < start + period:
                 continue

@@ -147,11 +147,6 @@ def rolling_moments(values: FloatArray, runs: Runs, window: int, ddof: int) -> t
     return means, deviations
 
 
-def rolling_std(values: FloatArray, runs: Runs, window: int, ddof: int) -> FloatArray:
-    """The standard deviation of `rolling_moments`."""
-    return rolling_moments(values, runs, window, ddof)[1]
-
-
 def rolling_z_score(values: FloatArray, runs: Runs, count: int, window: int) -> FloatArray:
     """How unusual the sum of the last `count` values is among the last `window`: (Σ − count · mean) / (std · √count),
     ddof 1, the last ones included in mean and std. NaN where all `window` values are equal."""

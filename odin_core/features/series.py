@@ -4,7 +4,8 @@ A *run* is one session of one symbol. Its values follow from the session's own b
 N bars before the session's first one, N being the feature's warm-up. Recursions and running sums begin anew in every
 run, so a value is the same bits whichever range is computed, in whatever company, with any number of threads."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Self, TypeAlias
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 FloatArray: TypeAlias = NDArray[np.float64]
 IntArray: TypeAlias = NDArray[np.int64]
+MovedCloses: TypeAlias = Mapping[int, tuple[int, int]]
 
 compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
 """How every kernel is compiled: in one thread, without fast-math, so that sums keep their order."""
@@ -39,7 +41,8 @@ class Bars:
 
     Float64, NaN where the source has none; prices of a run are on the scale of its own session. `ts` is the start and
     `known_at` the end, microseconds since 1970; `session` is a row's place in `opens` and `closes` (sessions,), the
-    hours of the sessions; `symbol` is a row's symbol as a number."""
+    hours of the sessions; `symbol` is a row's symbol as a number. `moved_closes`: of the few sessions whose close was
+    moved after their open, by place, when that was announced, and the close until then."""
 
     open: FloatArray
     high: FloatArray
@@ -53,9 +56,16 @@ class Bars:
     session: IntArray
     opens: IntArray
     closes: IntArray
+    moved_closes: MovedCloses = field(default_factory=dict)
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, opens: IntArray, closes: IntArray) -> Self:
+    def of(
+        cls,
+        frame: pl.DataFrame,
+        opens: IntArray,
+        closes: IntArray,
+        moved_closes: MovedCloses | None = None,
+    ) -> Self:
         """Out of rows sorted by symbol and ts, all inside the sessions; `volume`, `oi`, `known_at` may be missing:
         unknown, and known at once."""
         ts = frame["ts"].cast(pl.Datetime("us")).to_physical().to_numpy()
@@ -76,6 +86,7 @@ class Bars:
             session=np.searchsorted(opens, ts, side="right") - 1,
             opens=opens,
             closes=closes,
+            moved_closes=moved_closes or {},
         )
 
     def __len__(self) -> int:

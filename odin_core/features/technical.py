@@ -7,7 +7,7 @@ its own session; nothing is annualised. Kernels are in `rolling` and `recursive`
 `mirror` is meant for small moves: with each price p turned into K − p, high and low exchanged, the value becomes
 2 · mirror − value to first order in the size of the moves. An indicator without it keeps its value, or its pair's."""
 
-from odin_core.features.catalogue import feature
+from odin_core.features.catalogue import INTERVALS, INTRADAY, feature
 from odin_core.features.recursive import (
     accumulated,
     close_before_session,
@@ -41,8 +41,6 @@ from odin_core.features.rolling import (
 )
 from odin_core.features.series import Bars, FloatArray, Runs
 
-INTRADAY = ("1m", "5m", "15m", "60m")
-EVERY = (*INTRADAY, "day")
 BY_NAME = ()  # in price or share units: in no set
 PERCENT = {"unit": "0 to 100", "bounds": (0.0, 100.0)}
 
@@ -88,7 +86,7 @@ def ema(bars: Bars, runs: Runs, period: int = 20) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, variants=((20,), (50,)), unit="fraction of the mean", warm_up=_windowed, source=MURPHY,
+    intervals=INTERVALS, variants=((20,), (50,)), unit="fraction of the mean", warm_up=_windowed, source=MURPHY,
     mirror=0.0,
 )  # fmt: skip
 def sma_gap(bars: Bars, runs: Runs, window: int) -> FloatArray:
@@ -96,14 +94,14 @@ def sma_gap(bars: Bars, runs: Runs, window: int) -> FloatArray:
     return relative(bars.close, rolling_mean(bars.close, runs, window))
 
 
-@feature(intervals=EVERY, unit="fraction of the mean", warm_up=_smoothed, source=MURPHY, mirror=0.0)
+@feature(intervals=INTERVALS, unit="fraction of the mean", warm_up=_smoothed, source=MURPHY, mirror=0.0)
 def ema_gap(bars: Bars, runs: Runs, period: int = 20) -> FloatArray:
     """Close over the exponential moving average of closes, − 1. Never NaN on positive prices."""
     return relative(bars.close, exponential_mean(bars.close, runs, period))
 
 
 @feature(
-    intervals=EVERY, variants=((5, 20), (20, 50)), unit="fraction", warm_up=lambda fast, slow: max(fast, slow) - 1,
+    intervals=INTERVALS, variants=((5, 20), (20, 50)), unit="fraction", warm_up=lambda fast, slow: max(fast, slow) - 1,
     source=MURPHY, mirror=0.0,
 )  # fmt: skip
 def sma_cross(bars: Bars, runs: Runs, fast: int, slow: int) -> FloatArray:
@@ -112,7 +110,7 @@ def sma_cross(bars: Bars, runs: Runs, fast: int, slow: int) -> FloatArray:
     return relative(rolling_mean(bars.close, runs, fast), rolling_mean(bars.close, runs, slow))
 
 
-@feature(intervals=EVERY, unit="fraction", warm_up=_smoothed, source=APPEL, mirror=0.0)
+@feature(intervals=INTERVALS, unit="fraction", warm_up=_smoothed, source=APPEL, mirror=0.0)
 def ema_cross(bars: Bars, runs: Runs, fast: int = 12, slow: int = 26) -> FloatArray:
     """EMA(fast) over EMA(slow) of closes, − 1, the pair of MACD as a ratio. Never NaN on positive prices."""
     return relative(exponential_mean(bars.close, runs, fast), exponential_mean(bars.close, runs, slow))
@@ -137,26 +135,26 @@ def macd_histogram(bars: Bars, runs: Runs, fast: int = 12, slow: int = 26, signa
     return line - smooth
 
 
-@feature(intervals=EVERY, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
+@feature(intervals=INTERVALS, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
 def macd_share(bars: Bars, runs: Runs, fast: int = 12, slow: int = 26, signal: int = 9) -> FloatArray:
     """`macd` over the close. Never NaN on positive prices."""
     return ratio(macd_lines(bars.close, runs, fast, slow, signal)[0], bars.close)
 
 
-@feature(intervals=EVERY, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
+@feature(intervals=INTERVALS, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
 def macd_share_signal(bars: Bars, runs: Runs, fast: int = 12, slow: int = 26, signal: int = 9) -> FloatArray:
     """`macd_signal` over the close. Never NaN on positive prices."""
     return ratio(macd_lines(bars.close, runs, fast, slow, signal)[1], bars.close)
 
 
-@feature(intervals=EVERY, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
+@feature(intervals=INTERVALS, unit="fraction of close", warm_up=_macd, source=APPEL, mirror=0.0)
 def macd_share_histogram(bars: Bars, runs: Runs, fast: int = 12, slow: int = 26, signal: int = 9) -> FloatArray:
     """`macd_histogram` over the close. Never NaN on positive prices."""
     line, smooth = macd_lines(bars.close, runs, fast, slow, signal)
     return ratio(line - smooth, bars.close)
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_wilder, source=WILDER, mirror=50.0)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_wilder, source=WILDER, mirror=50.0)
 def rsi(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     """Relative strength index: 100 · gain / (gain + loss) of Wilder's averages of rises and falls of the close.
     NaN where no close has changed."""
@@ -167,7 +165,7 @@ def _stochastic_bars(window: int, slowing: int, smoothing: int) -> int:
     return window + slowing + smoothing - 3
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_stochastic_bars, source=LANE, mirror=50.0)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_stochastic_bars, source=LANE, mirror=50.0)
 def stoch_k(bars: Bars, runs: Runs, window: int = 14, slowing: int = 3, smoothing: int = 3) -> FloatArray:
     """Slow stochastic %K: mean over `slowing` bars of 100 · (close − lowest low) / (highest high − lowest low) of the
     last `window`. `smoothing` is %D's. NaN where one of these ranges is zero."""
@@ -175,7 +173,7 @@ def stoch_k(bars: Bars, runs: Runs, window: int = 14, slowing: int = 3, smoothin
     return 100.0 * short_mean(raw, later(runs, window - 1), slowing)
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_stochastic_bars, source=LANE, mirror=50.0)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_stochastic_bars, source=LANE, mirror=50.0)
 def stoch_d(bars: Bars, runs: Runs, window: int = 14, slowing: int = 3, smoothing: int = 3) -> FloatArray:
     """Slow stochastic %D: mean of %K over `smoothing` bars. NaN where one of its ranges is zero."""
     raw = fast_stochastic(bars.high, bars.low, bars.close, throughout(runs), window)
@@ -184,7 +182,7 @@ def stoch_d(bars: Bars, runs: Runs, window: int = 14, slowing: int = 3, smoothin
 
 
 @feature(
-    intervals=EVERY, unit="1 / 0.015 mean deviations", warm_up=_windowed,
+    intervals=INTERVALS, unit="1 / 0.015 mean deviations", warm_up=_windowed,
     source="Lambert 1980, Commodities Channel Index", mirror=0.0,
 )  # fmt: skip
 def cci(bars: Bars, runs: Runs, window: int = 20) -> FloatArray:
@@ -196,7 +194,7 @@ def cci(bars: Bars, runs: Runs, window: int = 20) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, unit="−100 to 0", bounds=(-100.0, 0.0), warm_up=_windowed,
+    intervals=INTERVALS, unit="−100 to 0", bounds=(-100.0, 0.0), warm_up=_windowed,
     source="Williams 1979, How I Made One Million Dollars", mirror=-50.0,
 )  # fmt: skip
 def willr(bars: Bars, runs: Runs, window: int = 14) -> FloatArray:
@@ -222,14 +220,16 @@ def bb_lower(bars: Bars, runs: Runs, window: int = 20, width: float = 2) -> Floa
     return mean - width * deviation
 
 
-@feature(intervals=EVERY, unit="0 at the lower band, 1 at the upper", warm_up=_windowed, source=BOLLINGER, mirror=0.5)
+@feature(
+    intervals=INTERVALS, unit="0 at the lower band, 1 at the upper", warm_up=_windowed, source=BOLLINGER, mirror=0.5
+)
 def percent_b(bars: Bars, runs: Runs, window: int = 20, width: float = 2) -> FloatArray:
     """Bollinger %b: (close − lower band) / (upper band − lower band). NaN where all `window` closes are equal."""
     mean, deviation = rolling_moments(bars.close, runs, window, 0)
     return 0.5 + ratio(bars.close - mean, 2.0 * width * deviation)
 
 
-@feature(intervals=EVERY, unit="fraction of the mean", warm_up=_windowed, source=BOLLINGER)
+@feature(intervals=INTERVALS, unit="fraction of the mean", warm_up=_windowed, source=BOLLINGER)
 def bandwidth(bars: Bars, runs: Runs, window: int = 20, width: float = 2) -> FloatArray:
     """Bollinger bandwidth: (upper band − lower band) / mean. Never NaN on positive prices."""
     mean, deviation = rolling_moments(bars.close, runs, window, 0)
@@ -248,7 +248,7 @@ def atr(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     return wilder_atr(bars.high, bars.low, bars.close, runs, period)
 
 
-@feature(intervals=EVERY, unit="fraction of close", warm_up=_wilder, source=WILDER)
+@feature(intervals=INTERVALS, unit="fraction of close", warm_up=_wilder, source=WILDER)
 def natr(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     """Normalised average true range: `atr` over the close; `natr * close` is in price units, the yardstick of stops.
     Never NaN on positive prices; 0 on constant ones."""
@@ -264,21 +264,21 @@ def range_position(bars: Bars, runs: Runs, window: int) -> FloatArray:
     return fast_stochastic(bars.high, bars.low, bars.close, runs, window)
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_wilder, source=WILDER)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_wilder, source=WILDER)
 def adx(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     """Average directional index: Wilder's average of DX = 100 · |+DI − −DI| / (+DI + −DI), DX being 0 where nothing
     moved. Never NaN on positive prices."""
     return directional_movement(bars.high, bars.low, bars.close, runs, period)[2]
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_wilder, source=WILDER)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_wilder, source=WILDER)
 def plus_di(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     """+DI: 100 · Wilder's average of upward movement / that of the true range; `minus_di` of prices upside down.
     NaN where no bar had a true range."""
     return directional_movement(bars.high, bars.low, bars.close, runs, period)[0]
 
 
-@feature(intervals=EVERY, **PERCENT, warm_up=_wilder, source=WILDER)
+@feature(intervals=INTERVALS, **PERCENT, warm_up=_wilder, source=WILDER)
 def minus_di(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
     """−DI: 100 · Wilder's average of downward movement / that of the true range; `plus_di` of prices upside down.
     NaN where no bar had a true range."""
@@ -295,7 +295,7 @@ def simple_return(bars: Bars, runs: Runs, count: int) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, unit="realised volatilities", warm_up=_changes,
+    intervals=INTERVALS, unit="realised volatilities", warm_up=_changes,
     source="a return over its realised volatility: Andersen & Bollerslev 1998", mirror=0.0,
 )  # fmt: skip
 def trend(bars: Bars, runs: Runs, count: int = 18) -> FloatArray:
@@ -307,7 +307,7 @@ def trend(bars: Bars, runs: Runs, count: int = 18) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, **PERCENT, warm_up=_changes, needs={"volume"},
+    intervals=INTERVALS, **PERCENT, warm_up=_changes, needs={"volume"},
     source="Quong & Soudack 1989, Volume-Weighted RSI: Money Flow", mirror=50.0,
 )  # fmt: skip
 def mfi(bars: Bars, runs: Runs, period: int = 14) -> FloatArray:
@@ -327,19 +327,19 @@ def obv(bars: Bars, runs: Runs) -> FloatArray:
 
 
 @feature(
-    intervals=EVERY, unit="−1 to 1", bounds=(-1.0, 1.0), warm_up=_changes, needs={"volume"}, source=GRANVILLE,
+    intervals=INTERVALS, unit="−1 to 1", bounds=(-1.0, 1.0), warm_up=_changes, needs={"volume"}, source=GRANVILLE,
     mirror=0.0,
 )  # fmt: skip
 def obv_slope(bars: Bars, runs: Runs, count: int = 20) -> FloatArray:
-    """Change of on-balance volume over the last `count` bars, over their volume. Never NaN where they had volume; NaN
-    where one is unknown or all are zero."""
+    """Change of on-balance volume over the last `count` bars, over their volume. Never NaN where all of it is known
+    and some is not zero."""
     after = later(runs, 1)
     change = rolling_sum(signed(bars.volume, bars.close), after, count)
     return ratio(change, rolling_sum(bars.volume, after, count))
 
 
 @feature(
-    intervals=EVERY, variants=((1, 20),), unit="standard deviations",
+    intervals=INTERVALS, variants=((1, 20),), unit="standard deviations",
     warm_up=lambda count, window: max(count, window) - 1, needs={"volume"}, source="by definition",
 )  # fmt: skip
 def volume_z(bars: Bars, runs: Runs, count: int, window: int) -> FloatArray:
@@ -362,7 +362,8 @@ def vwap_gap(bars: Bars, runs: Runs) -> FloatArray:
 @feature(intervals=("5m", "day"), unit="fraction", warm_up=lambda: 1, source="by definition", mirror=0.0)
 def gap(bars: Bars, runs: Runs) -> FloatArray:
     """The open of the session's first bar over the last close before it, − 1; the same in all bars of the session.
-    NaN in the first session of all, else Never NaN on positive prices."""
+    Never NaN on positive prices where the symbol has a bar in one of the sessions that are searched before: not in its
+    first one, nor after it has missed more of them."""
     return relative(session_open(bars.open, bars.session, runs), close_before_session(bars.close, bars.session, runs))
 
 

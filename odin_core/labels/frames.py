@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from odin_core.errors import OdinError
 from odin_core.labels.kernels import FloatArray, IntArray, rows_at_or_after
@@ -21,7 +22,7 @@ from odin_core.market.bars import MICROSECOND
 DECIDED_AT, LABEL_END = "decided_at", "label_end"
 
 Horizon: TypeAlias = int | timedelta
-"""Bars of the same symbol after the decision's, or a time, which the first bar known at or after it ends."""
+"""Bars of the same symbol after the decision's, or a time."""
 
 
 class BadBars(OdinError):
@@ -136,8 +137,8 @@ def symbols_of(rows: Rows, frame: pl.DataFrame) -> IntArray:
 
 
 def horizon_rows(rows: Rows, events: Events, horizon: Horizon) -> IntArray:
-    """The row at which a horizon after each event ends; the row after its symbol's last one, or later, where the bars
-    end before. Raises BadHorizon."""
+    """The row at which a horizon after each event ends, of a time the first one known at or after it; the row after
+    its symbol's last one, or later, where the bars end before. Raises BadHorizon."""
     if isinstance(horizon, timedelta):
         if horizon <= timedelta(0):
             raise BadHorizon(horizon)
@@ -148,15 +149,13 @@ def horizon_rows(rows: Rows, events: Events, horizon: Horizon) -> IntArray:
     return events.row + horizon
 
 
-def labelled(rows: Rows, events: Events, end: IntArray, columns: Sequence[pl.Series]) -> pl.DataFrame:
-    """Keys, `label_end` (the time of row `end`) and `columns`; events whose `end` is -1 are not known yet: left out."""
+def labelled(
+    rows: Rows, events: Events, known: NDArray[np.bool_], end: IntArray, columns: Sequence[pl.Series]
+) -> pl.DataFrame:
+    """Keys, `label_end` (from `end`, microseconds since 1970) and `columns` of those events that are `known`."""
     keys = events.frame.select(*(["symbol"] if rows.symbols is not None else []), DECIDED_AT)
-    known = end >= 0
-    if known.all():
-        return keys.with_columns(rows.decided_at.gather(end).alias(LABEL_END), *columns)
-    is_known = pl.Series(known)
-    kept = [column.filter(is_known) for column in columns]
-    return keys.filter(is_known).with_columns(rows.decided_at.gather(end[known]).alias(LABEL_END), *kept)
+    made = keys.with_columns(pl.Series(LABEL_END, end).cast(rows.decided_at.dtype), *columns)
+    return made if known.all() else made.filter(pl.Series(known))
 
 
 def _instants(times: pl.Series) -> pl.Series:

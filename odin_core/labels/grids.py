@@ -32,6 +32,7 @@ KEY: Final = ("symbol", "decided_at", "interval", "label")
 
 GRID: Final = "5m"
 MINUTES: Final = (3, 5, 15, 30)
+DELAY: Final = 5 * MINUTE  # of the bar that a horizon in minutes ends with: one bar of the grid
 BARS_AHEAD: Final = (12, 60)
 SESSIONS_AHEAD: Final = (1, 3, 5)
 BARRIERS: Final = (1.0, 1.0)  # profit and stop, in multiples of the volatility over the time to the vertical barrier
@@ -64,8 +65,10 @@ def labels_of(
     the open of the first session by which it is known and in effect, and returns include dividends.
 
     Values are fractions or barriers, and an entry is the close of the bar decided at:
-    5m: return_3m … return_30m, to the first minute bar known at or after so many minutes, in the session;
-    return_12_bars, return_60_bars, so many of the symbol's 5-minute bars later, over sessions; triple_barrier_60m.
+    5m: return_3m … return_30m, to the first minute bar known at or after so many minutes, in the session and at most
+    five minutes late: without one there is no value, which is known then (no_bars at the horizon plus five minutes, at
+    most at the close); return_12_bars, return_60_bars, so many of the symbol's 5-minute bars later, over sessions;
+    triple_barrier_60m.
     day: return_1_session … return_5_sessions, close to close; oi_change_1_session, relative, where open interest is
     known; triple_barrier_5_sessions; meta_long_5_sessions and meta_short_5_sessions, 1 if a position of that side meets
     its profit barrier first, else 0.
@@ -73,7 +76,10 @@ def labels_of(
     entry and are met on minute bars as `triple_barrier` says. That volatility is √12 times the root mean square of the
     last 75 five-minute log returns within sessions, or √5 times the weighted deviation (span 20) of the daily returns
     of the last 20 sessions; without it, and where it is zero, there is no row. The vertical barrier is 60 minutes or
-    the close, or the fifth close. Nor is there a row of a minute or intraday barrier label decided at the close.
+    the close, or the fifth close: bars known by then can meet a barrier, one that begins before and ends after it
+    cannot, and where none does, the label_end is that time: value 0, or no_bars where the symbol had no bar since the
+    decision in the session of the vertical. Nor is there a row of a minute or intraday barrier label decided at the
+    close.
     Sources: López de Prado 2018, chapter 3. ValueError for naive times and for bars outside the hours."""
     if since.tzinfo is None or as_of.tzinfo is None:
         raise ValueError(f"since {since} and as_of {as_of} need a time zone; give them in UTC")
@@ -131,14 +137,15 @@ def _past(
 def _grid_labels(past: _Past) -> Iterator[_Found]:
     grid, closes = past.grid, past.closes
     every = Decisions(grid.session, grid.symbol, np.arange(len(grid.close)), grid.known_at, grid.close)
+    delay = DELAY // MICROSECOND
     for count in MINUTES:
         horizon = timedelta(minutes=count) // MICROSECOND
-        yield GRID, f"return_{count}m", every, kernels.after_minutes(every, past.minutes, closes, horizon)
+        yield GRID, f"return_{count}m", every, kernels.after_minutes(every, past.minutes, closes, horizon, delay)
     for count in BARS_AHEAD:
         yield GRID, f"return_{count}_bars", every, kernels.after_bars(every, grid, closes, past.onward, count)
     width = kernels.realised_volatility(grid, GRID_RETURNS, LONGEST) * np.sqrt(GRID_BARS_TO_BARRIER)
     some, width = _where(every, width)
-    vertical = np.minimum(some.time + BARRIER_MINUTES * (MINUTE // MICROSECOND), closes[some.session])
+    vertical = some.time + BARRIER_MINUTES * (MINUTE // MICROSECOND)
     came = kernels.first_barrier(some, width, 1, BARRIERS, vertical, 0, past.minutes, closes, past.onward)
     yield GRID, f"triple_barrier_{BARRIER_MINUTES}m", some, came
 

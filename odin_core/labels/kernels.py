@@ -127,7 +127,7 @@ def first_touch(
 
     prices: open, high, low, close, (rows,). Per event (n,): its own `row`, whose close is the entry and after which the
     search begins; the row of the `vertical` barrier, whose own prices still count; the `end` of its symbol's rows; and
-    what `levels` takes. Row -1 and NaN where the bars end first."""
+    what `levels` takes. Row -1 and NaN where the bars end first, and where the vertical is the event's own row."""
     opened, high, low, closed = prices
     n = len(row)
     exit_row, change, kind = np.full(n, -1, np.int64), np.full(n, np.nan), np.zeros(n, np.int8)
@@ -139,7 +139,7 @@ def first_touch(
         if r <= last:
             price, kind[i] = exit_at(float(opened[r]), float(high[r]), float(low[r]), up, down, long[i])
             exit_row[i], change[i] = r, price / entry - 1.0
-        elif vertical[i] < end[i]:
+        elif row[i] < vertical[i] < end[i]:
             exit_row[i], change[i] = last, closed[last] / entry - 1.0
     return exit_row, change, kind
 
@@ -233,21 +233,21 @@ def nothing_known(n: int) -> Outcomes:
 
 
 @compiled
-def after_minutes(decisions: Decisions, minutes: Blocks, closes: IntArray, horizon: int) -> Outcomes:
-    """Return to the first bar known at or after `horizon` microseconds, in the same session. At the close itself there
-    is no decision left to make."""
+def after_minutes(decisions: Decisions, minutes: Blocks, closes: IntArray, horizon: int, delay: int) -> Outcomes:
+    """Return to the first bar known at or after `horizon` microseconds, in the same session and at most `delay`
+    microseconds late: else NO_BARS, then or at the close. At the close itself there is no decision left to make."""
     value, known, reason = nothing_known(len(decisions.time))
     for n in range(len(value)):
         i, k = decisions.session[n], decisions.symbol[n]
         moment = decisions.time[n] + horizon
         if decisions.time[n] >= closes[i]:
             continue
-        known[n] = closes[i]
+        known[n] = min(moment + delay, closes[i])
         if moment > closes[i]:
             reason[n] = SESSION_CLOSED
             continue
         row = first_at_or_after(minutes.known_at, moment, int(minutes.start[i, k]), int(minutes.end[i, k]))
-        if row == minutes.end[i, k]:
+        if row == minutes.end[i, k] or minutes.known_at[row] > known[n]:
             reason[n] = NO_BARS
         else:
             value[n], known[n] = minutes.close[row] / decisions.entry[n] - 1.0, minutes.known_at[row]
@@ -310,8 +310,9 @@ def first_barrier(
     onward: Links,
 ) -> Outcomes:
     """The barrier that a position of `side` meets first: 1 profit, −1 stop, 0 vertical; `exit_at` says which in
-    one bar. The vertical barrier is the first bar known at or after `vertical` (n,), at the latest the close of the
-    session `sessions` later, where NO_BARS says that the symbol had none left to be left at."""
+    one bar. The vertical barrier is the time `vertical` (n,) in the session `sessions` later, or its close if that is
+    earlier: bars known by it count. NO_BARS, known then, where the symbol had none in that session since the decision.
+    """
     value, known, reason = nothing_known(len(decisions.time))
     for n in range(len(value)):
         i, k = decisions.session[n], decisions.symbol[n]
@@ -324,20 +325,18 @@ def first_barrier(
             first, end = (minutes.start[i + d, there], minutes.end[i + d, there]) if there >= 0 else (0, 0)
             if d == 0:
                 first = first_at_or_after(minutes.known_at, decisions.time[n] + 1, int(first), int(end))
-            last = first_at_or_after(minutes.known_at, vertical[n], int(first), int(end))
+            until = min(vertical[n], closes[i + d])
+            end = first_at_or_after(minutes.known_at, until + 1, int(first), int(end))
             entry = decisions.entry[n] * onward.factor[i, d, k]
             up, down = levels(entry, width[n], side > 0, multiples[0], multiples[1], False)
-            row = first_beyond(minutes.high, minutes.low, int(first), int(min(last + 1, end)), up, down)
-            if row < min(last + 1, end):
+            row = first_beyond(minutes.high, minutes.low, int(first), int(end), up, down)
+            if row < end:
                 high, low = minutes.high[row], minutes.low[row]
                 value[n] = exit_at(minutes.open[row], high, low, up, down, side > 0)[1]
                 known[n] = minutes.known_at[row]
                 break
-            if last < end:
-                value[n], known[n] = 0.0, minutes.known_at[last]
-                break
             if d == sessions:
-                known[n] = closes[i + d]
+                known[n] = until
                 if end > first:
                     value[n] = 0.0
                 else:

@@ -29,7 +29,8 @@ def _change(bars: pl.DataFrame, name: str, horizon: Horizon) -> pl.DataFrame:
     symbol = np.repeat(np.arange(len(rows.starts) - 1), np.diff(rows.starts))
     events = Events(frame, symbol, every)
     end = horizon_rows(rows, events, horizon)
-    end = np.where(end < rows.starts[symbol + 1], end, -1)
+    known = end < rows.starts[symbol + 1]
+    end = np.where(known, end, every)
     values = rows.prices(name)
-    change = np.where(end >= 0, values[end], np.nan) / np.where(values == 0.0, np.nan, values) - 1.0
-    return labelled(rows, events, end, [pl.Series("value", change).fill_nan(None)])
+    change = values[end] / np.where(values == 0.0, np.nan, values) - 1.0
+    return labelled(rows, events, known, rows.time[end], [pl.Series("value", change).fill_nan(None)])

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from odin_core.errors import OdinError
 from odin_core.market.calendar_rules import NotInLibrary, rules_of
 from odin_core.market.profile import MarketProfile
-from odin_core.market.profile_fields import Halt, SpecialSession, Unfit
+from odin_core.market.profile_fields import Halt, SpecialSession
 
 DAY = timedelta(days=1)
 WEEK = timedelta(days=7)
@@ -41,12 +41,27 @@ class Hours(NamedTuple):
     close: datetime
 
 
+class MovedClose(NamedTuple):
+    """When it was announced, in a session, that its close is moved, and the close that was planned until then, UTC."""
+
+    announced_at: datetime
+    planned: datetime
+
+
+class Misplaced(ValueError):
+    """A time of a profile's field that its session's hours do not have."""
+
+    def __init__(self, field: str, value: str, rule: str) -> None:
+        super().__init__(rule)
+        self.field, self.value, self.rule = field, value, rule
+
+
 class SessionCalendar:
     """The sessions of one market between two bounds. Immutable; obtain it from `session_calendar`."""
 
     def __init__(
         self, market: str, times: Mapping[date, "LocalTimes"], halts: Mapping[date, tuple[Hours, ...]],
-        first: date, last: date,
+        moved_closes: Mapping[date, MovedClose], first: date, last: date,
     ) -> None:  # fmt: skip
         self.market = market
         self.first = first
@@ -54,6 +69,7 @@ class SessionCalendar:
         self._sessions = sorted(times)
         self._times = times
         self._halts = halts
+        self._moved_closes = moved_closes
         self._hours: dict[date, Hours] = {}
 
     def sessions(self, first: date | None = None, last: date | None = None) -> list[date]:
@@ -95,6 +111,11 @@ class SessionCalendar:
             self._hours[session] = self._times[self.require(session)].hours(session)
         return self._hours[session]
 
+    def moved_close(self, session: date) -> MovedClose | None:
+        """How a session's close was moved after its open; None where `hours` were known before, which is nearly always.
+        Raises NotASession."""
+        return self._moved_closes.get(self.require(session))
+
     def halts(self, session: date) -> tuple[Hours, ...]:
         """Hours within a session in which the whole market stood still, UTC, ascending; nearly always none.
         Raises NotASession."""
@@ -135,7 +156,7 @@ def session_calendar(profile: MarketProfile) -> SessionCalendar:
     """The calendar of a market; built once per process for equal facts.
 
     Raises BadProfile for a calendar that the library does not know or that does not cover the profile's bounds, and for
-    a halt outside every session."""
+    a halt or the announcement of a close outside every session."""
     try:
         return _build(
             profile.name,
@@ -146,10 +167,8 @@ def session_calendar(profile: MarketProfile) -> SessionCalendar:
             profile.non_sessions,
             profile.halts,
         )
-    except NotInLibrary as mistake:
+    except (NotInLibrary, Misplaced) as mistake:
         raise profile.wrong(mistake.field, mistake.value, mistake.rule) from None
-    except Unfit as mistake:
-        raise profile.wrong("halts", mistake.value, mistake.rule) from None
 
 
 class LocalTimes(NamedTuple):
@@ -183,10 +202,13 @@ def _build(
     opens, closes = (_in_zone(found, rules.zone, regular.zone) for found in (rules.opens, rules.closes))
     for day in times.keys() & (opens.keys() | closes.keys()):
         times[day] = regular._replace(open=opens.get(day, regular.open), close=closes.get(day, regular.close))
-    times |= {s.date: regular._replace(open=s.open, close=s.close) for s in special if first <= s.date <= last}
+    special = tuple(s for s in special if first <= s.date <= last and s.date not in closed)
+    planned = {s.date: times.get(s.date, regular)._replace(open=s.open) for s in special}
+    times |= {s.date: regular._replace(open=s.open, close=s.close) for s in special}
     for day in closed:
         times.pop(day, None)
-    return SessionCalendar(market, times, _halts(halts, times, bounds), first, last)
+    moved_closes = {s.date: _moved_close(s.announced, s.date, planned, times) for s in special if s.announced}
+    return SessionCalendar(market, times, _halts(halts, times, bounds), moved_closes, first, last)
 
 
 def _instant(day: date, at: time, zone: ZoneInfo) -> datetime:
@@ -203,7 +225,7 @@ def _in_zone(found: Mapping[date, time], theirs: ZoneInfo, zone: ZoneInfo) -> di
 def _halts(
     halts: tuple[Halt, ...], times: Mapping[date, LocalTimes], bounds: tuple[date, date]
 ) -> dict[date, tuple[Hours, ...]]:
-    """Halts within the bounds, by session. Raises Unfit for one that does not lie inside a session."""
+    """Halts within the bounds, by session. Raises Misplaced for one that does not lie inside a session."""
     found: dict[date, tuple[Hours, ...]] = {}
     first, last = bounds
     for halt in sorted((h for h in halts if first <= h.date <= last), key=lambda h: (h.date, h.start)):
@@ -211,6 +233,19 @@ def _halts(
         span = local and Hours(*(_instant(halt.date, edge, local.zone) for edge in (halt.start, halt.end)))
         session = local and local.hours(halt.date)
         if span is None or session is None or not session.open <= span.open < span.close <= session.close:
-            raise Unfit(f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
+            raise Misplaced("halts", f"{halt.date} {halt.start} to {halt.end}", "it must lie inside a session")
         found[halt.date] = (*found.get(halt.date, ()), span)
     return found
+
+
+def _moved_close(
+    announced: time, day: date, planned: Mapping[date, LocalTimes], times: Mapping[date, LocalTimes]
+) -> MovedClose:
+    """Raises Misplaced for an announcement that does not lie before both closes."""
+    announced_at = _instant(day, announced, times[day].zone)
+    moved = MovedClose(announced_at, planned[day].hours(day).close)
+    hours = times[day].hours(day)
+    if not hours.open <= announced_at <= min(hours.close, moved.planned):
+        rule = "it must be announced after the open, and before the planned and the new close"
+        raise Misplaced("special_sessions", f"{day} announced {announced}", rule)
+    return moved

@@ -40,12 +40,15 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SpecialSession:
-    """A session that the calendar library misses, or whose hours differ. Local times; `why` is for people."""
+    """A session that the calendar library misses, or whose hours differ. Local times; `why` is for people. `announced`:
+    the time on its date at which a close that was moved after the open became known; None where all hours were known
+    before."""
 
     date: date
     open: time
     close: time
     why: str
+    announced: time | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +133,21 @@ def _execution(value: object) -> Mapping[str, Any]:
     return _mapping(value)
 
 
-def _dated(edges: tuple[str, str], make: Callable[..., Any]) -> Callable[[object], tuple[Any, ...]]:
-    """A parser of lists whose entries have two local times, a reason, and either a `date` or several `dates`."""
+def _dated(
+    edges: tuple[str, str], make: Callable[..., Any], optional: tuple[str, ...] = ()
+) -> Callable[[object], tuple[Any, ...]]:
+    """A parser of lists whose entries have two local times, a reason, either a `date` or several `dates`, and perhaps
+    further local times."""
+    more = f"; it may have {', '.join(optional)}" if optional else ""
 
     def parse(value: object) -> tuple[Any, ...]:
         found = []
         for item in _list(value):
-            if not isinstance(item, dict) or set(item) not in ({"date", *edges, "why"}, {"dates", *edges, "why"}):
-                raise Unfit(item, f"each entry has exactly date (or dates), {', '.join(edges)} and why")
+            needed = set(item) - set(optional) if isinstance(item, dict) else None
+            if needed not in ({"date", *edges, "why"}, {"dates", *edges, "why"}):
+                raise Unfit(item, f"each entry has exactly date (or dates), {', '.join(edges)} and why{more}")
             days = _dates(item["dates"] if "dates" in item else [item["date"]])
-            hours = {edge: _time(item[edge]) for edge in edges}
+            hours = {name: _time(item[name]) for name in (*edges, *optional) if name in item}
             found += [make(date=day, why=str(item["why"]), **hours) for day in days]
         return tuple(found)
 
@@ -165,7 +173,7 @@ PARSERS: Final[Mapping[str, Callable[[object], Any]]] = {
     **dict.fromkeys(("source", "costs"), _mapping),
     "execution": _execution,
     **dict.fromkeys(("carry_overnight", "untradable", "underlyings_in", "decision_points", "centres"), _strings),
-    "special_sessions": _dated(("open", "close"), SpecialSession),
+    "special_sessions": _dated(("open", "close"), SpecialSession, ("announced",)),
     "halts": _dated(("start", "end"), Halt),
     "non_sessions": _dates,
     "tradable": _flag,

@@ -53,7 +53,7 @@ def change_points(
     weeks = weeks_of(ordered, first)
     columns: list[pl.Series] = []
     for name, column in WATCHED.items():
-        found = change_probabilities(prices(ordered, column), weeks)
+        found = change_probabilities(prices(ordered, column), weeks, KNOWN_NEEDED)
         columns.append(pl.Series(f"{name}_change_probability", found[:, 0]).fill_nan(None))
         columns.append(pl.Series(f"{name}_run_length", found[:, 1]).fill_nan(None))
     table = ordered.select("symbol", "session").with_columns(columns)
@@ -61,16 +61,16 @@ def change_points(
 
 
 @compiled
-def change_probabilities(values: FloatArray, weeks: Runs) -> FloatArray:
+def change_probabilities(values: FloatArray, weeks: Runs, known_needed: int) -> FloatArray:
     """(n, 2) of values (n,): P(run length ≤ RECENT) and expected run length, for rows [first, end) of each week, of a
-    detector that begins at `start`. NaN outside the weeks, where the value itself is NaN, and by the rule of
-    `change_points`."""
+    detector that begins at `start`. NaN outside the weeks, where the value itself is NaN, and where fewer than
+    `known_needed` values before the week are known or these are all equal."""
     out = np.full((len(values), 2), math.nan)
     for r in range(len(weeks.start)):
         start, first, end = weeks.start[r], weeks.first[r], weeks.end[r]
         past = values[start:first]
         past = past[np.isfinite(past)]
-        if len(past) < KNOWN_NEEDED or not np.ptp(past) > 0.0:
+        if len(past) < known_needed or not np.ptp(past) > 0.0:
             continue
         posterior = run_lengths((values[start:end] - past.mean()) / past.std())
         for i in range(first, end):

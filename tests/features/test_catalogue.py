@@ -125,7 +125,9 @@ def test_any_text_is_a_feature_or_refused(text: str):
     assert named(found.name) == found
 
 
-@pytest.mark.parametrize(("name", "same"), [("sma_20.0", "sma_20"), ("bb_upper_20.0_2.0", "bb_upper_20_2"), ("sma_100000.0", "sma_100000")])
+@pytest.mark.parametrize(
+    ("name", "same"), [("sma_20.0", "sma_20"), ("bb_upper_20.0_2.0", "bb_upper_20_2"), ("sma_100000.0", "sma_100000")]
+)
 def test_a_whole_number_may_be_written_with_decimals(name: str, same: str):
     assert named(name) == named(same)
     assert [type(number) for number in named(name).parameters] == [type(number) for number in named(same).parameters]

@@ -215,8 +215,8 @@ def test_forward_returns_and_open_interest_end_at_the_bar_that_was_asked_for():
 
 
 @SOME
-@given(SEEDS, st.integers(1, 40))
-def test_weights_are_their_definitions(seed: int, vertical: int):
+@given(SEEDS, st.one_of(st.integers(1, 40), st.integers(3, 80).map(lambda n: n * MINUTE / 2)))
+def test_weights_are_their_definitions(seed: int, vertical: int | timedelta):
     bars = random_minutes(hours_of(1), seed=seed, missing=0.3)
     events = every(bars).sample(fraction=0.4, seed=seed, shuffle=True)
     labels = triple_barrier(bars, events, target=0.002, pt_sl=(1, 1), min_ret=0.0, vertical=vertical)

@@ -177,7 +177,9 @@ def test_until_it_is_moved_the_close_is_the_library_s(tmp_path, day):
 def test_an_announcement_outside_its_session_is_the_profile_s_fault(tmp_path, announced, close):
     special = f'{{date: 2023-01-04, open: "09:15", close: "{close}", announced: "{announced}", why: test}}'
     (tmp_path / "told.yaml").write_text(f"base: nse\nspecial_sessions: [{special}]\nhalts: []\n")
-    with pytest.raises(BadProfile, match=r"special_sessions is '2023-01-04 announced.*before the planned.*/told\.yaml$"):
+    with pytest.raises(
+        BadProfile, match=r"special_sessions is '2023-01-04 announced.*before the planned.*/told\.yaml$"
+    ):
         session_calendar(load_profile("told", (tmp_path, PROFILES)))
 
 

@@ -157,7 +157,7 @@ def distributions(
     """Count and measure a set's rows of all symbols in the sessions from `first` to `last` that have bars.
 
     interval: of the rows, as for `MarketData.features`; None: 5m where there are minute bars, else day. Features that
-    are not in the lake are computed and stored. Raises UnknownSet, NotAnInterval, PartitionUnreadable."""
+    are not in the lake are computed and stored. Raises UnknownSet, NoBarsOfFeatures, PartitionUnreadable."""
     features, stored = features_of(set_name), sessions_with_bars(data)
     ever = sorted(
         {*stored, *data.sessions()}
