@@ -53,7 +53,7 @@ def kernels(module: ModuleType) -> Iterator[Any]:
 def imported(module: ModuleType) -> dict[str, tuple[str, str]]:
     """Names that a module has from others of ours: the module, and the name there ("" for the module itself)."""
     found: dict[str, tuple[str, str]] = {}
-    for node in ast.walk(ast.parse(inspect.getsource(module))):
+    for node in ast.walk(ast.parse(Path(inspect.getfile(module)).read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("odin_core"):
             found |= {a.asname or a.name: (str(node.module), a.name) for a in node.names}
         elif isinstance(node, ast.Import):

@@ -213,18 +213,14 @@ def test_a_market_that_only_rises_has_all_direction_upwards():
 def test_equal_movements_of_decimal_prices_count_as_equal(scale: float):
     """Prices in whole ticks are exact; as decimals a third of the equal movements differ by a rounding error."""
     rng = np.random.default_rng(2)
-    close = 50_000 + np.cumsum(rng.integers(-2, 3, 4000))
-    ticks = [close + rng.integers(0, 3, 4000), close - rng.integers(0, 3, 4000), close]
-    prices = [np.round(x * 0.05, 2) * scale for x in ticks]
-    rises, falls = np.diff(ticks[0]), -np.diff(ticks[1])
-    is_broken = (rises == falls) & (rises > 0) & (np.diff(prices[0]) != -np.diff(prices[1]))
+    close = (50_000 + np.cumsum(rng.integers(-2, 3, 4000))).astype(np.float64)
+    high, low = (close + side * rng.integers(0, 3, 4000).astype(np.float64) for side in (1.0, -1.0))
+    h, l, c = ((x * 0.05).round(2) * scale for x in (high, low, close))  # noqa: E741
+    is_broken = (np.diff(high) == -np.diff(low)) & (np.diff(high) > 0) & (np.diff(h) != -np.diff(l))
     assert is_broken.sum() > 50
-    for found, exact in zip(
-        recursive.directional_movement(*prices, one_run(4000), 14),
-        recursive.directional_movement(*(x.astype(float) for x in ticks), one_run(4000), 14),
-        strict=True,
-    ):
-        np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6)
+    found = recursive.directional_movement(h, l, c, one_run(4000), 14)
+    exact = recursive.directional_movement(high, low, close, one_run(4000), 14)
+    np.testing.assert_allclose(found, exact, rtol=1e-6, atol=1e-6)
 
 
 def test_rounding_does_not_push_the_directional_index_beyond_a_hundred():

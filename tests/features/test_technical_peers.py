@@ -2,7 +2,8 @@
 
 Where TA-Lib has another convention, the peer is put together from its parts and the difference is said beside it:
 TA-Lib seeds MACD's fast average later (peer: the difference of its two EMAs), seeds ADX one bar early (peer: after the
-difference has died out), begins OBV with the first volume, and gives 0 where we say NaN: a range, a deviation or a flow
+difference has died out), lets rounding decide which of two equal movements is the larger (peer: of prices in whole
+numbers), begins OBV with the first volume, and gives 0 where we say NaN: a range, a deviation or a flow
 of zero. Its sums and squares run on by subtraction, which costs it digits: hence the tolerances."""
 
 from collections.abc import Callable
@@ -49,6 +50,11 @@ def hlc(c: Columns) -> tuple[Array, Array, Array]:
     return c["high"], c["low"], c["close"]
 
 
+def in_whole_numbers(c: Columns) -> tuple[Array, Array, Array]:
+    high, low, close = (np.round(x * 1e8) for x in hlc(c))
+    return high, low, close
+
+
 def sum_z(volume: Array, count: int, window: int) -> Array:
     deviation = talib.STDDEV(volume, window) * np.sqrt(window / (window - 1))  # TA-Lib's has ddof 0
     total = np.convolve(volume, np.ones(count))[: len(volume)]
@@ -92,9 +98,9 @@ PEERS: dict[str, Callable[[Columns], Array]] = {
     "atr_14": lambda c: talib.ATR(*hlc(c), 14),
     "natr_14": lambda c: talib.NATR(*hlc(c), 14) / 100,
     "range_position_5": lambda c: 1 + talib.WILLR(*hlc(c), 5) / 100,
-    "adx_14": lambda c: talib.ADX(*hlc(c), 14),
-    "plus_di_14": lambda c: talib.PLUS_DI(*hlc(c), 14),
-    "minus_di_14": lambda c: talib.MINUS_DI(*hlc(c), 14),
+    "adx_14": lambda c: talib.ADX(*in_whole_numbers(c), 14),
+    "plus_di_14": lambda c: talib.PLUS_DI(*in_whole_numbers(c), 14),
+    "minus_di_14": lambda c: talib.MINUS_DI(*in_whole_numbers(c), 14),
     "simple_return_18": lambda c: talib.ROCP(c["close"], 18),
     "trend_18": lambda c: straightness(c["close"], 18),
     "mfi_14": lambda c: talib.MFI(*hlc(c), c["volume"], 14),

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from odin_core.features.catalogue import Feature, features_of, set_version
-from odin_core.features.provider import FeatureProvider
 from odin_core.features.report.sample import sessions_with_bars
 from odin_core.features.series import FloatArray, IntArray
 
@@ -159,9 +158,7 @@ def distributions(
     interval: of the rows, as for `MarketData.features`; None: 5m where there are minute bars, else day. Features that
     are not in the lake are computed and stored. Raises UnknownSet, NoBarsOfFeatures, PartitionUnreadable."""
     features, stored = features_of(set_name), sessions_with_bars(data)
-    ever = sorted(
-        {*stored, *data.sessions()}
-    )  # an exchange that makes its bars has them whether they are stored or not
+    ever = sorted({*stored, *data.sessions()})  # an exchange has its bars whether they are stored or not
     sessions = [session for session in stored if first <= session <= last]
     grid = interval or ("5m" if data.sessions(first, last) else "day")
     parts: list[tuple[date, Measured]] = []
@@ -177,7 +174,7 @@ def distributions(
         sessions=held, rows=rows, filled=filled, silent=silent, at_bounds=at_bounds, quantiles=quantiles,
         before=np.array([bisect_left(ever, session) for session in held], np.int64),
         first_stored=ever[0] if ever else None, absent=_absent(data, features, filled, held),
-        per_session=FeatureProvider(data).per_session,
+        per_session=data.per_session,
     )  # fmt: skip
 
 
