@@ -23,22 +23,22 @@ from odin_assets.resources import OdinHome, now, tell, users_mistakes
 if TYPE_CHECKING:
     from odin_core.lifecycle.run import SessionResult
 
-OUTPUTS = {  # what each holds and what it needs of the same session
+# What each holds and what it needs of the same session. All that the step needs from outside comes in at its first
+# output: with a second way in, Dagster 1.13 finds the targets of the outputs unequal (it compares subsets with
+# `tuple.__ne__`, in which a count that is not computed yet differs from the count) and refuses most backfills.
+OUTPUTS = {
     "executions": (
         "What happened in the session: it carries out yesterday's recommendations. One row per leg.",
-        ("price_history",),
+        ("price_history", "features"),
     ),
     "replay_buffer": (
         "Decisions whose outcome became known: taken, skipped and rejected, in one schema.",
         ("executions",),
     ),
     "phase_state": ("Phase, exploration, equity and the reasons for all of it; one row.", ("replay_buffer",)),
-    "recommendations": ("The plan made at this close for the next session.", ("features", "phase_state")),
+    "recommendations": ("The plan made at this close for the next session.", ("phase_state",)),
 }
-REFERENCE = {  # and where the market has it: actions change positions, fundamentals filter the universe
-    "executions": ("corporate_actions",),
-    "recommendations": ("fundamentals",),
-}
+REFERENCE = ("corporate_actions", "fundamentals")  # and where the market has it
 SHOWN = {
     "executions": ("trades", "session_return"),
     "replay_buffer": ("taken", "skipped", "rejected", "reward"),
@@ -51,8 +51,7 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
     def key(name: str) -> dg.AssetKey:
         return dg.AssetKey([market, name])
 
-    has = reference_names(market)
-    besides = {name: [key(n) for n in needed if n in has] for name, needed in REFERENCE.items()}
+    besides = {"executions": [key(name) for name in REFERENCE if name in reference_names(market)]}
     specs = [
         dg.AssetSpec(
             key(name),
