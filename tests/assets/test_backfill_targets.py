@@ -23,7 +23,8 @@ SELECTIONS = {
     "nse": [(*UPSTREAM, "corporate_actions", "fundamentals", *LOOP_NAMES), ("fundamentals", *LOOP_NAMES)],
 }
 instance, graph = dg.DagsterInstance.ephemeral(), defs.resolve_asset_graph()
-view = AssetGraphView(TemporalContext(get_current_datetime(), None), instance, graph)
+now = TemporalContext(effective_dt=get_current_datetime(), last_event_id=None)
+view = AssetGraphView(temporal_context=now, instance=instance, asset_graph=graph)
 for market, selections in SELECTIONS.items():
     for names in selections:
         backfill = PartitionBackfill.from_asset_partitions(
