@@ -33,7 +33,7 @@ def labels_at(data: "MarketData", session: date) -> pl.DataFrame:
     data.generate(history)
     tables = [MINUTE_TABLE, *(table_of(interval) for interval in larger_intervals(data.lake))]
     acted = data.actions.mark(data.calendar.hours(history[0]).open, hours.close)
-    mark = mark_of([*files_of(data.lake, tables, history), acted])
+    mark = mark_of([*files_of(data.lake, tables, history), *(str(data.calendar.hours(s)) for s in history), acted])
     return derived(data.lake, labels_table(), session, mark, lambda: _made(data, history))
 
 
