@@ -198,3 +198,42 @@ def test_a_session_without_bars_in_a_range_is_carried_through(tmp_path: Path):
     assert after["symbols"] == 1
     assert after["levels"] > 0
     assert "share_trend" not in after, "a regime needs a longer history, and unknown is no number"
+
+
+def unpartitioned(home: Home, name: str, **config: object) -> dg.ExecuteInProcessResult:
+    (asset,) = (a for a in definitions().assets or [] if isinstance(a, dg.AssetsDefinition) and a.keys == {key(name)})
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [asset], instance=instance, resources=resources(home), raise_on_error=False,
+            run_config={"ops": {f"demo__{name}": {"config": config}}},
+        )  # fmt: skip
+
+
+def test_the_report_of_a_set_has_a_summary_a_picture_and_a_page(run: dg.ExecuteInProcessResult, demo: Home):
+    done = unpartitioned(demo, "features_report", set="cross_section", sessions=2)
+    (event,) = done.get_asset_materialization_events()
+    said = {label: value.value for label, value in event.materialization.metadata.items()}
+    assert said["sessions"] == 2
+    assert "cross_section" in said["summary"]
+    assert said["completeness"].startswith("![completeness](data:image/png;base64,")
+    assert len(said["completeness"]) < 70_000
+    assert "return_rank_12_5m" in Path(said["page"]).read_text("utf-8")
+
+
+def test_the_leak_wall_is_nine_checks_and_a_table_of_verdicts(
+    run: dg.ExecuteInProcessResult, demo: Home, monkeypatch: pytest.MonkeyPatch
+):
+    done = unpartitioned(demo, "leak_wall", sets=["decision"], trees=10)
+    checks = {check.check_name: check for check in done.get_asset_check_evaluations()}
+    assert len(checks) == 9
+    assert all(check.passed for check in checks.values())
+    assert checks["truncate_and_recompute"].metadata["looked_at"].value == 23
+    (event,) = done.get_asset_materialization_events()
+    verdicts = pl.read_parquet(event.materialization.metadata["path"].value)
+    assert set(verdicts["check"]) == {name.removeprefix("labels_") for name in checks}
+
+    monkeypatch.setattr("odin_core.leaks.cutting.scrambled", lambda bars, *_: bars.with_columns(pl.col("close") * 2))
+    red = {c.check_name: c for c in unpartitioned(demo, "leak_wall", sets=["decision"]).get_asset_check_evaluations()}
+    assert not red["future_perturbation"].passed
+    assert red["future_perturbation"].metadata["failed"].value > 5
+    assert red["truncate_and_recompute"].passed
