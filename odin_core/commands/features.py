@@ -25,6 +25,11 @@ class NotATableFile(OdinError):
         super().__init__(f"{path} names no format of tables; end it with .parquet or .csv")
 
 
+class NoBarsBetween(OdinError):
+    def __init__(self, market: str, first: date, last: date, have: list[date]) -> None:
+        super().__init__(f"{market} has no bars between {first} and {last}; it has them from {have[0]} to {have[-1]}")
+
+
 class Moment(click.ParamType):
     name = "MOMENT"
 
@@ -34,7 +39,8 @@ class Moment(click.ParamType):
         except ValueError:
             self.fail(f"{value!r} is no moment; write it as 2026-03-02T12:00+05:30", param, ctx)
         if moment.tzinfo is None:
-            self.fail(f"{value!r} has no time zone; write it as {value}Z or {value}+05:30", param, ctx)
+            said = moment.isoformat(timespec="minutes")
+            self.fail(f"{value!r} has no time zone; write it as {said}Z or {said}+05:30", param, ctx)
         return moment
 
 
@@ -186,7 +192,7 @@ def report(
 @features.command()
 @common
 @set_option
-@click.option("--interval", default="5m", show_default=True, help="Whose bars have rows: 1m, 5m, 15m or 60m.")
+@click.option("--interval", type=click.Choice(["1m", "5m", "15m", "60m"]), default="5m", show_default=True)
 @click.option("--session", type=SESSION, help="The last one looked at; default: the newest that has bars.")
 @as_json
 @click.pass_context
@@ -244,13 +250,15 @@ def _listed(set_name: str | None) -> "list[tuple[Definition, tuple[float, ...], 
 
 
 def _range(data: "MarketData", start: date | None, end: date | None, sessions: int) -> tuple[date, date]:
-    """From `start` to `end`, where neither is said the last so many sessions with bars. Raises EmptyRange, NoData."""
+    """From `start` to `end`, where neither is said the last so many sessions with bars. Raises EmptyRange, NoData, and
+    NoBarsBetween where no session of the range has any."""
     from odin_core.features.report.sample import sessions_with_bars
 
     in_order(start, end)
-    if start and end:
-        return start, end
     have = sessions_with_bars(data)
     last = end or max(have[-1], start or have[-1])
-    upto = [session for session in have if session <= last] or [last]
-    return start or upto[-sessions:][0], last
+    upto = [session for session in have if session <= last]
+    first = start or (upto[-sessions:] or [last])[0]
+    if not data.sessions(first, last) and not any(first <= session <= last for session in have):
+        raise NoBarsBetween(data.profile.name, first, last, have)
+    return first, last

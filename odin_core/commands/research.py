@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from odin_core.market.data import MarketData
     from odin_core.structure.table import Structure
 
+SHORT = "unknown: regimes need 130 sessions of a symbol before the week, and a price that moves"
 SHOWN_ROWS = 20  # of a label's rows
 session_option = click.option("--session", type=SESSION, help="As known at its close; default: the last that has bars.")
 symbols_option = click.option("--symbols", help="Only these, separated by commas; default: all.")
@@ -65,7 +66,8 @@ def show_structure(home: Path, market: str, session: date | None, symbols: str |
     rows = _structure(data, day).rows
     rows = rows.filter(pl.col("symbol").is_in(_asked(symbols, rows, day)))
     told = f"{market} at the close of {day}"
-    emit(rows.to_dicts(), json_output, lambda found: f"{told}\n\n{text.table([_line(row) for row in found])}")
+    short = f"\n{SHORT}" if rows["regime"].is_null().any() else ""
+    emit(rows.to_dicts(), json_output, lambda found: f"{told}\n\n{text.table([_line(row) for row in found])}{short}")
 
 
 @structure.command("levels")
@@ -161,20 +163,23 @@ def show_labels(
 
 def _at(home: Path, market: str, session: date | None) -> "tuple[Home, MarketData, date]":
     """The data that the market's current life sees, and the session that is meant. Raises NoData and NotASession."""
+    opened, data = data_of(home, market)
+    return opened, data, data.calendar.require(session) if session else _with_bars(data)[-1]
+
+
+def _with_bars(data: "MarketData") -> list[date]:
     from odin_core.features.report.sample import sessions_with_bars
 
-    opened, data = data_of(home, market)
-    return opened, data, data.calendar.require(session) if session else sessions_with_bars(data)[-1]
+    return sessions_with_bars(data)
 
 
 def _structure(data: "MarketData", session: date) -> "Structure":
     """Raises NoData and NoBarsThen."""
-    from odin_core.features.report.sample import sessions_with_bars
     from odin_core.structure.table import structure_at
 
     found = structure_at(data, session)
     if found.rows.is_empty():
-        raise NoBarsThen(data.profile.name, session, sessions_with_bars(data))
+        raise NoBarsThen(data.profile.name, session, _with_bars(data))
     return found
 
 

@@ -72,6 +72,7 @@ class FeatureProvider:
             require_aware("as_of", as_of)
         calendar = self._data.calendar
         sessions = calendar.sessions(max(first, calendar.first), min(last, calendar.last))
+        symbols = [symbols] if isinstance(symbols, str) else symbols
         keep = pl.lit(True) if symbols is None else pl.col("symbol").is_in(list(symbols))
         table = f"features_{set_name}_{interval}_{set_version(set_name)}"
         found = self._frames(sessions, features, interval, table, as_of)

@@ -68,6 +68,8 @@ class SequenceWindows:
     """All windows of a market's features; built by `of`, which says which ones there are. Arrays are read-only."""
 
     features: tuple[str, ...]
+    never_known: tuple[str, ...]
+    """Where no row is usable: the features that no row has a value of. Leave them out, or bring more history."""
     symbols: tuple[str, ...]
     length: int
     keys: pl.DataFrame
@@ -113,6 +115,7 @@ class SequenceWindows:
         _require("minimum", minimum, 1, length)
         _require("tolerance", tolerance, 0)
         numeric = [name for name, dtype in frame.schema.items() if dtype.is_numeric() or dtype == pl.Boolean]
+        features = [features] if isinstance(features, str) else features
         for name in features:
             if name not in numeric:
                 raise NotInWindows("numeric feature", name, numeric)
@@ -123,11 +126,13 @@ class SequenceWindows:
         after_gap[1:] = np.diff(number) > 1 + tolerance
         session_start[starts[:-1]], after_gap[starts[:-1]] = True, False
         values, valid = _matrix(frame, features)
+        never_known = () if valid.any() else _never_known(frame, features)
         last = _window_ends(valid, starts, length, step, minimum)
         for array in (values, valid, session_start, after_gap, starts, last):
             array.flags.writeable = False
         return cls(
             features=tuple(features),
+            never_known=never_known,
             symbols=symbols,
             length=length,
             keys=frame.select(*KEY, session)[last],
@@ -146,7 +151,8 @@ class SequenceWindows:
         if isinstance(index, Sequence | np.ndarray):
             return self.batch(index)
         if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
+            why = f": no row has a value of {', '.join(self.never_known)}" if self.never_known else ""
+            raise IndexError(f"window {index} of {len(self)}{why}")
         return _each(self.batch([index]), lambda array: array[0])
 
     def batch(self, indices: Sequence[int] | IntArray) -> Windows:
@@ -221,6 +227,13 @@ def _matrix(frame: pl.DataFrame, features: Sequence[str]) -> tuple[Float32Array,
         block[~usable] = 0.0
         valid[begin : begin + BLOCK] = usable
     return values, valid
+
+
+def _never_known(frame: pl.DataFrame, features: Sequence[str]) -> tuple[str, ...]:
+    if frame.is_empty():
+        return ()
+    known = frame.select(pl.col(name).cast(pl.Float32).is_finite().any() for name in features).row(0)
+    return tuple(name for name, is_known in zip(features, known, strict=True) if not is_known)
 
 
 def _bar_numbers(rows: pl.DataFrame, calendar: SessionCalendar, width: int | None) -> tuple[pl.Series, IntArray]:

@@ -43,6 +43,14 @@ class TooLittleForTheWall(OdinError):
         )
 
 
+class NothingToCheck(OdinError):
+    def __init__(self, set_name: str) -> None:
+        super().__init__(
+            f"no feature of the set {set_name!r} can be checked: they follow from published figures and not from bars, "
+            f"or need more sessions than there are"
+        )
+
+
 class Wall(NamedTuple):
     """What the checks said, and the features that could not be checked."""
 
@@ -68,10 +76,12 @@ def wall_around_features(
     others look at the set's rows of all symbols in `sessions` sessions and returns AHEAD bars ahead, one feature at a
     time and with the learner `fit`; the alarm is the market's. What follows from stamps alone, as the hours to the
     close, is not ranked by itself: it cannot know a price, and hours of the day do differ. Raises
-    TooLittleForTheWall, UnknownSet and NoBarsOfFeatures."""
+    TooLittleForTheWall, NothingToCheck, UnknownSet and NoBarsOfFeatures."""
     have = len(data.sessions(None, last))
     of_bars = [f for f in features_of(set_name) if f.definition.kind != "facts"]
     features = [f for f in of_bars if WANTED + sessions_needed([f], interval, data.per_session) <= have]
+    if not features:
+        raise NothingToCheck(set_name)
     needed = WANTED + sessions_needed(features, interval, data.per_session)
     days = _sessions(data, last, max(needed, sessions))
     minutes = _minutes(data, days[-needed:], symbols)

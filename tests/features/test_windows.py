@@ -328,6 +328,14 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest():
         windows_of(full("AB"), "15m").view("Z")
 
 
+def test_a_feature_that_no_row_knows_is_named_where_there_is_no_window():
+    windows = windows_of([row | {"spread": None} for row in full("AB")], "15m")
+    assert windows.never_known == ("spread",)
+    with pytest.raises(IndexError, match="window 0 of 0: no row has a value of spread"):
+        windows[0]
+    assert windows_of(full("AB"), "15m").never_known == ()
+
+
 def test_rows_in_any_order_give_the_same_windows():
     rows = full("AB")
     expected = windows_of(rows, "15m")

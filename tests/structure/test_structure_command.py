@@ -67,8 +67,9 @@ def test_a_script_gets_the_rows_of_the_table(home: Home, data: MarketData):
 
 
 def test_what_is_not_known_yet_is_called_unknown(home: Home):
-    lines = odin("structure", "show", *NSE, "--session", EARLY, home=home).out.splitlines()[3:]
+    *lines, why = odin("structure", "show", *NSE, "--session", EARLY, home=home).out.splitlines()[3:]
     assert len(lines) == 3
+    assert why.startswith("unknown: regimes need 130 sessions")
     assert all(line.split()[2:6] == ["unknown", "unknown", "–", "/"] for line in lines)
 
 
