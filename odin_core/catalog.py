@@ -30,10 +30,27 @@ def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
         tables = {t: data.lake.root / t for t in data.lake.tables() if not t.startswith("features_")}
         if data.lake.sessions(data.features_table):
             tables["features"] = data.lake.root / data.features_table
+        tables |= _feature_sets(data)
         if life:
             tables |= {t: life.lake.root / t for t in life.lake.tables()}
         made += [v for table, folder in sorted(tables.items()) if (v := _view(connection, f"{market}_{table}", folder))]
     return made
+
+
+def _feature_sets(data: MarketData) -> dict[str, Path]:
+    """Stored rows of whole sets, features_<set>_<interval>, of today's definitions."""
+    stored = [name for name in data.lake.tables() if name.startswith("features_") and name != data.features_table]
+    if not stored:
+        return {}
+    from odin_core.features.catalogue import set_names, set_version
+
+    current = {f"features_{name}": set_version(name) for name in set_names()}
+    parts = [(table.rpartition("_"), table) for table in stored]
+    return {
+        view: data.lake.root / table
+        for (view, _, version), table in parts
+        if current.get(view.rpartition("_")[0]) == version
+    }
 
 
 def build_catalog(home: Home) -> Path:

@@ -179,3 +179,9 @@ def test_a_market_that_makes_its_bars_needs_no_import(tmp_path: Path):
     ).json
     assert len(rows) == 75 * 50
     assert {row["session"] for row in rows} == {str(date(2022, 12, 6))}
+
+
+def test_stored_sets_are_tables_to_sql_by_set_and_interval(home: Home):
+    rows = odin("features", "read", *HEAD, "--set", "cross_section", "--interval", "day", "--json", home=home).json
+    query = "select count(*) as rows from nse_features_cross_section_day"
+    assert odin("sql", query, "--json", home=home).json[0]["rows"] >= len(rows) > 0
