@@ -6,6 +6,7 @@ session and this week exist before they are over. Bars and symbols are rows, nev
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from functools import lru_cache
+from typing import TypedDict
 
 import dagster as dg
 
@@ -47,6 +48,27 @@ def partitions_of(market: str) -> MarketPartitions:
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time())
+
+
+class BySession(TypedDict):
+    key_prefix: str
+    partitions_def: dg.PartitionsDefinition
+    backfill_policy: dg.BackfillPolicy
+    group_name: str
+    owners: list[str]
+    kinds: set[str]
+
+
+def by_session(market: str, group: str, owner: str, *kinds: str) -> BySession:
+    """What every asset with a partition per session says of itself: a range of sessions is one run."""
+    return {
+        "key_prefix": market,
+        "partitions_def": partitions_of(market).sessions,
+        "backfill_policy": ONE_RUN,
+        "group_name": group,
+        "owners": [owner],
+        "kinds": {*kinds},
+    }
 
 
 def session_of(key: str) -> date:

@@ -1,15 +1,18 @@
-"""Resources: the home directory that a run works on, and DuckDB in memory over its lake."""
+"""Resources: the home that a run works on, DuckDB in memory over its lake, and how a run tells what it did."""
 
+import base64
 import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from odin_core.errors import OdinError
 from odin_core.home import Home, open_home
+from odin_core.lake import write_text
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.life import Life
@@ -67,6 +70,23 @@ def listening(progress: Progress):
 def tell(asset: str, session: str) -> None:
     for listener in _listeners:
         listener(asset, session)
+
+
+def reported(
+    page: Path, *, markdown: str, html: str, picture: tuple[str, bytes], **numbers: int
+) -> dg.MaterializeResult:
+    """Write a report's page. Its metadata are the summary, the picture (its name, a PNG of at most 50 kB), the page's
+    path and the numbers."""
+    write_text(html, page)
+    name, image = picture
+    return dg.MaterializeResult(
+        metadata={
+            "summary": dg.MetadataValue.md(markdown),
+            name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})"),
+            "page": dg.MetadataValue.path(str(page)),
+            **numbers,
+        }
+    )
 
 
 @contextmanager

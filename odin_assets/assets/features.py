@@ -4,30 +4,19 @@ The loop needs `features` alone. The others are for research and for learners: a
 does a click. What they hold is the answer of `odin_core.market.data`, `structure.table` and `labels.table`, which a
 notebook gets too."""
 
-import base64
-from typing import Any, TypedDict
+from typing import Any
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
 from odin_assets.assets.reference import reference_names
-from odin_assets.partitions import ONE_RUN, partitions_of, session_of
-from odin_assets.resources import OdinHome, tell, users_mistakes
+from odin_assets.partitions import by_session, session_of
+from odin_assets.resources import OdinHome, reported, tell, users_mistakes
 from odin_assets.versions import code_version
-from odin_core.lake import write_text
 
 RESEARCH = ("feature_sets", "structure", "labels")
 """Assets of these groups that no session's run makes."""
-
-
-class OfResearch(TypedDict):
-    key_prefix: str
-    partitions_def: dg.PartitionsDefinition
-    backfill_policy: dg.BackfillPolicy
-    owners: list[str]
-    kinds: set[str]
-    deps: list[dg.AssetKey]
 
 
 class FeatureSets(dg.Config):
@@ -47,19 +36,14 @@ class FeaturesReport(dg.Config):
 
 
 def feature_assets(market: str) -> list[dg.AssetsDefinition]:
-    def of_bars(*besides: str) -> OfResearch:
+    def upstream(*besides: str) -> list[dg.AssetKey]:
         has = reference_names(market)
         names = ["price_history", "data_quality", *(name for name in besides if name in has)]
-        return {
-            "key_prefix": market,
-            "partitions_def": partitions_of(market).sessions,
-            "backfill_policy": ONE_RUN,
-            "owners": ["team:research"],
-            "kinds": {"parquet", "numba"},
-            "deps": [dg.AssetKey([market, name]) for name in names],
-        }
+        return [dg.AssetKey([market, name]) for name in names]
 
-    @dg.asset(**of_bars("corporate_actions"), group_name="features", code_version=code_version("odin_core.features"))
+    in_features = by_session(market, "features", "team:research", "parquet", "numba")
+
+    @dg.asset(**in_features, deps=upstream("corporate_actions"), code_version=code_version("odin_core.features"))
     def features(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
         """What the loop decides on: the set `decision` as known at the close, and the market's volatility regime."""
         with users_mistakes():
@@ -73,8 +57,8 @@ def feature_assets(market: str) -> list[dg.AssetsDefinition]:
                 tell("features", key)
 
     @dg.asset(
-        **of_bars("corporate_actions", "fundamentals", "open_interest"),
-        group_name="features",
+        **in_features,
+        deps=upstream("corporate_actions", "fundamentals", "open_interest"),
         code_version=code_version("odin_core.features"),
     )
     def feature_sets(context: dg.AssetExecutionContext, config: FeatureSets, odin: OdinHome) -> None:
@@ -88,7 +72,7 @@ def feature_assets(market: str) -> list[dg.AssetsDefinition]:
                     numbers |= {f"{name}_rows": rows.height, f"{name}_known": _known(rows)}
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
 
-    @dg.asset(**of_bars("corporate_actions"), group_name="features", code_version=code_version("odin_core.structure"))
+    @dg.asset(**in_features, deps=upstream("corporate_actions"), code_version=code_version("odin_core.structure"))
     def structure(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
         """Regimes, change points, support and resistance of each symbol, as known at the close."""
         from odin_core.structure.table import structure_at
@@ -105,7 +89,11 @@ def feature_assets(market: str) -> list[dg.AssetsDefinition]:
                 numbers |= {name: share for name, share in shares.items() if share is not None}
                 context.add_asset_metadata(numbers, asset_key=context.asset_key, partition_key=key)
 
-    @dg.asset(**of_bars("corporate_actions"), group_name="labels", code_version=code_version("odin_core.labels"))
+    @dg.asset(
+        **by_session(market, "labels", "team:research", "parquet", "numba"),
+        deps=upstream("corporate_actions"),
+        code_version=code_version("odin_core.labels"),
+    )
     def labels(context: dg.AssetExecutionContext, odin: OdinHome) -> None:
         """What became of decisions of this session and earlier ones, each in the session in which it became known."""
         from odin_core.labels.table import labels_at
@@ -144,16 +132,8 @@ def feature_assets(market: str) -> list[dg.AssetsDefinition]:
             recent = sessions_with_bars(data)[-config.sessions :]
             report = write_up(data, config.set, recent[0], recent[-1])
             page = odin.open().reports / f"features_{market}_{config.set}.html"
-            write_text(report.html, page)
-        picture = base64.b64encode(report.picture).decode()
-        return dg.MaterializeResult(
-            metadata={
-                "summary": dg.MetadataValue.md(report.markdown),
-                "completeness": dg.MetadataValue.md(f"![completeness](data:image/png;base64,{picture})"),
-                "page": dg.MetadataValue.path(str(page)),
-                "sessions": len(recent),
-            }
-        )
+            picture = ("completeness", report.picture)
+            return reported(page, markdown=report.markdown, html=report.html, picture=picture, sessions=len(recent))
 
     return [features, feature_sets, structure, labels, features_report]
 

@@ -4,15 +4,11 @@ actions, fundamentals, open interest) is `assets.reference`.
 A market whose source can be asked brings in what is missing when `price_history` is materialised; others show what
 `odin data import` brought."""
 
-import base64
-from typing import TypedDict
-
 import dagster as dg
 import polars as pl
 
-from odin_assets.partitions import ONE_RUN, partitions_of, session_of
-from odin_assets.resources import OdinHome, around, now, tell, users_mistakes
-from odin_core.lake import write_text
+from odin_assets.partitions import BySession, by_session, session_of
+from odin_assets.resources import OdinHome, around, now, reported, tell, users_mistakes
 from odin_core.market.bars import BARS, KEY
 from odin_core.market.intake.fetching import FetchProgress, can_fetch, fetch_market
 from odin_core.market.intake.tap import compact
@@ -24,25 +20,9 @@ from odin_core.monitoring.alarms import raise_alarm
 NAMED = 20  # findings that a check's metadata spells out
 
 
-class OfMarket(TypedDict):
-    key_prefix: str
-    partitions_def: dg.PartitionsDefinition
-    backfill_policy: dg.BackfillPolicy
-    group_name: str
-    owners: list[str]
-    kinds: set[str]
-
-
-def of_market(market: str) -> OfMarket:
+def of_market(market: str) -> BySession:
     """What every asset of this group says of itself."""
-    return {
-        "key_prefix": market,
-        "partitions_def": partitions_of(market).sessions,
-        "backfill_policy": ONE_RUN,
-        "group_name": "market",
-        "owners": ["team:market-data"],
-        "kinds": {"parquet", "polars"},
-    }
+    return by_session(market, "market", "team:market-data", "parquet", "polars")
 
 
 def market_assets(market: str) -> list[dg.AssetsDefinition]:
@@ -126,18 +106,15 @@ def market_assets(market: str) -> list[dg.AssetsDefinition]:
                 return dg.MaterializeResult(metadata={"status": "no bars yet"})
             report = write_up(data.lake, profile, data.calendar, have[0], have[-1])
             page = odin.open().reports / f"quality_{market}.html"
-            write_text(report.html, page)
-        picture = base64.b64encode(report.picture).decode()
-        return dg.MaterializeResult(
-            metadata={
-                "summary": dg.MetadataValue.md(report.markdown),
-                "coverage": dg.MetadataValue.md(f"![coverage](data:image/png;base64,{picture})"),
-                "page": dg.MetadataValue.path(str(page)),
-                "errors": report.blocked.height,
-                "sessions": len(report.stored),
-                "sessions_without_bars": len(report.missing),
-            }
-        )
+            return reported(
+                page,
+                markdown=report.markdown,
+                html=report.html,
+                picture=("coverage", report.picture),
+                errors=report.blocked.height,
+                sessions=len(report.stored),
+                sessions_without_bars=len(report.missing),
+            )
 
     return [price_history, data_quality, quality_report]
 

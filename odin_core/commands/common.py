@@ -16,6 +16,8 @@ from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from odin_core.home import Home
     from odin_core.lifecycle.life import Life
     from odin_core.market.data import MarketData
@@ -27,6 +29,11 @@ class NoLifeYet(OdinError):
         super().__init__(
             f"{home} has no life of market {market} yet; start one with `odin bootstrap --market {market}`"
         )
+
+
+class NotATableFile(OdinError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} names no format of tables; end it with .parquet or .csv")
 
 
 class Session(click.ParamType):
@@ -140,6 +147,22 @@ def outdated(home: "Home", market: str, changed: Iterable[date]) -> list[str]:
             told = f"outdates {count:,} sessions of life {life.id} from {first} on"
             lines.append(f"{told}: see `odin lake digest` and `odin life rewind`")
     return lines
+
+
+def require_table_file(out: Path | None) -> None:
+    """Raise NotATableFile for a file that `write_table` could not write."""
+    if out is not None and out.suffix not in (".parquet", ".csv"):
+        raise NotATableFile(out)
+
+
+def write_table(rows: "pl.DataFrame", out: Path) -> None:
+    """Write rows whole or not at all, as the file's name says."""
+    from odin_core.lake import write_parquet, write_text
+
+    if out.suffix == ".csv":
+        write_text(rows.write_csv(), out)
+    else:
+        write_parquet(rows, out)
 
 
 def emit(result: Any, json_output: bool, to_text: Callable[[Any], str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, emit, names, outdated
+from odin_core.commands.common import as_json, common, data_of, emit, names, outdated
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -89,12 +89,7 @@ def import_bars(
 @as_json
 def show(home: Path, market: str, json_output: bool) -> None:
     """What the lake holds: bars by interval and symbol, findings and quarantined rows."""
-    from odin_core.home import open_home
-    from odin_core.lifecycle import life as lives
-    from odin_core.lifecycle.config import LifeConfig
-    from odin_core.market.data import MarketData, holdings
+    from odin_core.market.data import holdings
 
-    opened = open_home(home, create=False)
-    current = lives.current(opened, market)
-    seen = MarketData.of(opened, market, current.config if current else LifeConfig())
+    _, seen = data_of(home, market)
     emit(holdings(seen.lake, market), json_output, text.holdings)

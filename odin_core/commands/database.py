@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, around, as_json, common, emit, now
+from odin_core.commands.common import SESSION, around, as_json, common, data_of, emit, now
 from odin_core.errors import in_order
 from odin_core.market.profile import load_profile
 
@@ -103,14 +103,8 @@ def _database(market: str) -> "Database":
 
 
 def _lake(home: Path, market: str) -> "Lake":
-    from odin_core.home import open_home
-    from odin_core.lifecycle import life as lives
-    from odin_core.lifecycle.config import LifeConfig
-    from odin_core.market.data import MarketData
-
-    opened = open_home(home, create=False)
-    current = lives.current(opened, market)
-    return MarketData.of(opened, market, current.config if current else LifeConfig()).lake
+    _, data = data_of(home, market)
+    return data.lake
 
 
 def _shown(result: dict[str, Any], rows: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names
+from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names, require_table_file, write_table
 from odin_core.errors import OdinError, in_order
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 SHOWN_ROWS, SHOWN_COLUMNS = 10, 6  # of what `read` prints
 REPORTED = 60  # sessions of a report, where nobody says which
 set_option = click.option("--set", "set_name", default="decision", show_default=True, help="See `odin features list`.")
-
-
-class NotATableFile(OdinError):
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} names no format of tables; end it with .parquet or .csv")
 
 
 class NoBarsBetween(OdinError):
@@ -140,20 +135,14 @@ def read(
     """Rows of a set, from the lake; what it lacks is computed and stored. Prints the first rows, or writes all."""
     from odin_core.features.report.sample import NoBarsOf
 
-    if out is not None and out.suffix not in (".parquet", ".csv"):
-        raise NotATableFile(out)
+    require_table_file(out)
     _, data = data_of(home, market)
     first, last = _range(data, start, end, 1)
     frame = data.features(names(symbols) or None, interval, first, last, set_name, as_of)
     for symbol in sorted({*names(symbols)} - {*frame["symbol"]}):
         raise NoBarsOf(symbol, last, data.read(None, first, last, interval)["symbol"].unique().to_list())
     if out is not None:
-        from odin_core.lake import write_parquet, write_text
-
-        if out.suffix == ".csv":
-            write_text(frame.write_csv(), out)
-        else:
-            write_parquet(frame, out)
+        write_table(frame, out)
         written = {"file": out, "rows": frame.height, "features": frame.width - 3}
         emit(written, json_output, lambda _: f"{out}: {frame.height:,} rows, {frame.width - 3} features")
         return

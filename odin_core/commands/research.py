@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names
-from odin_core.commands.features import NotATableFile
+from odin_core.commands.common import SESSION, as_json, common, data_of, emit, names, require_table_file, write_table
 from odin_core.errors import OdinError, nearest
 
 if TYPE_CHECKING:
@@ -136,8 +135,7 @@ def show_labels(
 
     from odin_core.labels import labels_at
 
-    if out is not None and out.suffix not in (".parquet", ".csv"):
-        raise NotATableFile(out)
+    require_table_file(out)
     _, data, day = _at(home, market, session)
     rows = labels_at(data, day)
     chosen = rows.filter(pl.col("symbol").is_in(_asked(symbols, rows, day)))
@@ -146,7 +144,7 @@ def show_labels(
             raise NotInSession("label", label, day, known)
         chosen = chosen.filter(label=label)
     if out is not None:
-        _write(chosen, out)
+        write_table(chosen, out)
         emit({"file": out, "rows": chosen.height}, json_output, lambda _: f"{out}: {chosen.height:,} rows")
     elif label is not None:
         head = chosen.select(_local(data, "decided_at"), "symbol", "value", _local(data, "label_end"), "reason")
@@ -252,12 +250,3 @@ def _local(data: "MarketData", column: str) -> "pl.Expr":
     import polars as pl
 
     return pl.col(column).dt.convert_time_zone(data.profile.timezone)
-
-
-def _write(rows: "pl.DataFrame", out: Path) -> None:
-    from odin_core.lake import write_parquet, write_text
-
-    if out.suffix == ".csv":
-        write_text(rows.write_csv(), out)
-    else:
-        write_parquet(rows, out)

@@ -13,20 +13,19 @@ from itertools import pairwise
 from math import prod
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
-import numba
 import numpy as np
 import polars as pl
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from odin_core.errors import OdinError, nearest
+from odin_core.features.series import IntArray, compiled
 from odin_core.market.bars import MICROSECOND, MINUTE, UTC, minutes_of
 from odin_core.market.calendar import DAY, SessionCalendar
 from odin_core.market.history import require_aware
 
 Float32Array: TypeAlias = NDArray[np.float32]
 BoolArray: TypeAlias = NDArray[np.bool_]
-IntArray: TypeAlias = NDArray[np.int64]
 AnyArray: TypeAlias = NDArray[Any]
 
 KEY: Final = ("symbol", "known_at")
@@ -292,7 +291,7 @@ def _gathered(array: AnyArray, first: IntArray, last: IntArray, length: int) -> 
     return out
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _gather(array: AnyArray, first: IntArray, last: IntArray, out: AnyArray, width: int) -> None:
     """out[w] = the rows of `array` up to last[w], from first[w] on at the earliest, padded with 0 on the left. Rows lie
     one after the other, `width` numbers each, since one stretch of memory is copied fastest."""
@@ -308,7 +307,7 @@ def _gather(array: AnyArray, first: IntArray, last: IntArray, out: AnyArray, wid
             window[i] = rows[i]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def _window_ends(valid: BoolArray, starts: IntArray, length: int, step: int, minimum: int) -> IntArray:
     """Rows that end a window, see `SequenceWindows.of`; `starts` as there."""
     out = np.empty(len(valid), np.int64)

@@ -10,15 +10,12 @@ All in one file, because numba's cache of a function does not see a change of wh
 import math
 from typing import NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray: TypeAlias = NDArray[np.float64]
-IntArray: TypeAlias = NDArray[np.int64]
-Outcomes: TypeAlias = tuple[FloatArray, IntArray, NDArray[np.int8]]
+from odin_core.features.series import FloatArray, IntArray, compiled
 
-compiled = numba.njit(cache=True, nogil=True, error_model="numpy")
+Outcomes: TypeAlias = tuple[FloatArray, IntArray, NDArray[np.int8]]
 
 STOP, VERTICAL, PROFIT = -1, 0, 1
 COMPLETE, SESSION_CLOSED, NO_BARS = 0, 1, 2

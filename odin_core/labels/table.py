@@ -4,11 +4,9 @@ One row per symbol, decided_at, interval and label (`grids.LABELS`). (symbol, de
 the bar that was decided at, so labels join features of that interval by them. Partition D holds the labels whose
 `label_end` lies in D: what was known at its close, from bars and actions of D and of HISTORY − 1 sessions before."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -16,9 +14,7 @@ import polars as pl
 from odin_core.labels import grids, kernels, sessions
 from odin_core.labels.grids import HISTORY, labels_of
 from odin_core.labels.sessions import LONGEST
-from odin_core.market.bars import MINUTE_TABLE, table_of
-from odin_core.market.derived import derived, files_of, mark_of
-from odin_core.market.history import larger_intervals
+from odin_core.market.derived import derived, mark_of_bars, version_of
 
 if TYPE_CHECKING:
     from odin_core.market.data import MarketData
@@ -27,14 +23,11 @@ if TYPE_CHECKING:
 def labels_at(data: "MarketData", session: date) -> pl.DataFrame:
     """Labels that became known in `session`, `labels_of` after the close before it up to its own close: from the lake
     if their inputs are unchanged, else computed and stored. Raises NotASession and PartitionUnreadable."""
-    hours = data.calendar.hours(session)
+    data.calendar.require(session)
     earliest = min(max(data.profile.first_partition, data.calendar.first), session)
     history = data.calendar.sessions(earliest, session)[-HISTORY:]
     data.generate(history)
-    tables = [MINUTE_TABLE, *(table_of(interval) for interval in larger_intervals(data.lake))]
-    acted = data.actions.mark(data.calendar.hours(history[0]).open, hours.close)
-    mark = mark_of([*files_of(data.lake, tables, history), *(str(data.calendar.hours(s)) for s in history), acted])
-    return derived(data.lake, labels_table(), session, mark, lambda: _made(data, history))
+    return derived(data.lake, labels_table(), session, mark_of_bars(data, history), lambda: _made(data, history))
 
 
 def _made(data: "MarketData", history: Sequence[date]) -> pl.DataFrame:
@@ -55,6 +48,4 @@ def labels_table() -> str:
 @lru_cache(maxsize=1)
 def labels_version() -> str:
     """Twelve hex digits that change with the text of any definition. Rows of different versions are not comparable."""
-    modules = (grids, kernels, sessions)
-    text = "\0".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return version_of(grids, kernels, sessions)

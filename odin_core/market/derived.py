@@ -4,14 +4,20 @@ A derived file carries in its metadata a mark of what it was made from. Where th
 made again. Files are replaced whole and follow from their inputs alone, so any number of processes may do this."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from odin_core.lake import Lake, PartitionUnreadable, write_parquet
+from odin_core.market.bars import MINUTE_TABLE, table_of
+from odin_core.market.history import larger_intervals
+
+if TYPE_CHECKING:
+    from odin_core.market.data import MarketData
 
 INPUTS_MARK: Final = "odin.inputs"  # key in a file's metadata
 
@@ -51,6 +57,21 @@ def files_of(lake: Lake, tables: Iterable[str], sessions: Iterable[date]) -> lis
     """Each file of the tables and sessions by size and time; for `mark_of`."""
     every = list(sessions)
     return [f"{session}:{status_of(lake.path(table, session))}" for table in tables for session in every]
+
+
+def mark_of_bars(data: "MarketData", history: Sequence[date]) -> str:
+    """What a partition follows from that reads the bars of these sessions, ascending, and the corporate actions known
+    at the last one's close."""
+    tables = [MINUTE_TABLE, *map(table_of, larger_intervals(data.lake))]
+    hours = [data.calendar.hours(session) for session in history]
+    acted = data.actions.mark(hours[0].open, hours[-1].close)
+    return mark_of([*files_of(data.lake, tables, history), *map(str, hours), acted])
+
+
+def version_of(*modules: ModuleType) -> str:
+    """Twelve hex digits that change with the text of any of these modules."""
+    text = "\0".join(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def status_of(path: Path) -> str:

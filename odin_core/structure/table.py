@@ -3,17 +3,15 @@
 Two tables: `structure`, one row per symbol, and `levels`, one row per level of support or resistance. Both are computed
 on a miss and stored. Prices are on the scale of the session's close."""
 
-import hashlib
+import sys
 from datetime import date
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from odin_core.market.bars import MINUTE_TABLE, UTC, table_of
-from odin_core.market.derived import derived, files_of, mark_of
-from odin_core.market.history import larger_intervals
+from odin_core.market.bars import UTC
+from odin_core.market.derived import derived, mark_of_bars, version_of
 from odin_core.structure import changepoint, density, heatmap, hidden_markov, levels, observations, pivots, regimes
 
 if TYPE_CHECKING:
@@ -57,7 +55,7 @@ def structure_at(data: "MarketData", session: date) -> Structure:
     lake, version = data.lake, structure_version()
     history = _history(data, data.calendar.require(session))
     data.generate(history)
-    mark = _mark(data, history)
+    mark = mark_of_bars(data, history)
     made: list[Structure] = []
 
     def make() -> Structure:
@@ -124,16 +122,7 @@ def _history(data: "MarketData", session: date) -> list[date]:
     return data.calendar.sessions(earliest, session)[-HISTORY:]
 
 
-def _mark(data: "MarketData", history: list[date]) -> str:
-    tables = [MINUTE_TABLE, *(table_of(interval) for interval in larger_intervals(data.lake))]
-    hours = data.calendar.hours
-    acted = data.actions.mark(hours(history[0]).open, hours(history[-1]).close)
-    return mark_of([*files_of(data.lake, tables, history), *(str(hours(day)) for day in history), acted])
-
-
 @lru_cache(maxsize=1)
 def structure_version() -> str:
     """Twelve hex digits that change with the text of any definition. Rows of different versions are not comparable."""
-    files = [Path(__file__), *(Path(str(module.__file__)) for module in MODULES)]
-    text = "\0".join(file.read_text(encoding="utf-8") for file in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return version_of(sys.modules[__name__], *MODULES)
