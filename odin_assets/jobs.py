@@ -1,7 +1,8 @@
-"""Jobs: the session graph of a market as one job, and the two that sensors ask for."""
+"""Jobs: the session graph of a market as one job, what people ask for, and what sensors and schedules ask for."""
 
 from datetime import date
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import dagster as dg
 
@@ -10,10 +11,27 @@ from odin_assets.assets.loop import OUTPUTS
 from odin_assets.assets.reference import reference_names
 from odin_assets.checks import check_keys
 from odin_assets.instance import POOL
-from odin_assets.resources import OdinHome, now, users_mistakes
+from odin_assets.resources import OdinHome, around, now, users_mistakes
 
 LOOP_NAMES = tuple(OUTPUTS)
 UPSTREAM = ("price_history", "data_quality", "features")
+
+
+MONITORING = ("drift_report", "performance_report")
+
+
+class JobNames(NamedTuple):
+    """Of the jobs that sensors ask for."""
+
+    announce: str
+    retrain: str
+    announce_deployment: str
+    drift_page: str
+    watch: str
+
+
+def job_names(market: str) -> JobNames:
+    return JobNames(*(f"{market}_{name}" for name in JobNames._fields))
 
 
 def session_job_name(market: str) -> str:
@@ -24,22 +42,46 @@ def report_job_name(market: str) -> str:
     return f"{market}_report"
 
 
-def market_jobs(market: str) -> list[dg.JobDefinition]:
-    return [_announce(market), _retrain(market)]
+def market_jobs(market: str) -> list[Any]:
+    """Those that sensors and schedules ask for, in the order of JobNames."""
+    page = dg.define_asset_job(
+        job_names(market).drift_page,
+        selection=dg.AssetSelection.assets(dg.AssetKey([market, "drift_page"])),
+        description="What the champion learned from beside what it meets now, feature by feature.",
+    )
+    return [_announce(market), _retrain(market), _announce_deployment(market), page, watch_job(market)]
 
 
 @lru_cache(maxsize=16)  # the schedule and the definitions must name the same object
 def session_job(market: str):
     """Everything that one session, or a range of them, needs: bars, quality, features and the loop, in one run."""
-    keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *reference_names(market), *LOOP_NAMES)]
-    selection = dg.AssetSelection.assets(*keys)
-    if of_the_day := check_keys(market):  # they have hours of their own
-        selection -= dg.AssetSelection.checks(*of_the_day)
     return dg.define_asset_job(
         session_job_name(market),
-        selection=selection,
+        selection=_session_selection(market),
         description="One more session, or a range: bars, quality, features, and the loop.",
     )
+
+
+@lru_cache(maxsize=16)
+def evening_job(market: str):
+    """What the daily schedule runs: the session, and then what people read of it, with its alerts."""
+    monitoring = dg.AssetSelection.assets(*(dg.AssetKey([market, name]) for name in MONITORING))
+    return dg.define_asset_job(
+        evening_job_name(market),
+        selection=_session_selection(market) | monitoring,
+        description="One more session, its drift and the evening summary.",
+    )
+
+
+def evening_job_name(market: str) -> str:
+    return f"{market}_evening"
+
+
+def _session_selection(market: str) -> dg.AssetSelection:
+    keys = [dg.AssetKey([market, name]) for name in (*UPSTREAM, *reference_names(market), *LOOP_NAMES)]
+    selection = dg.AssetSelection.assets(*keys)
+    of_the_day = check_keys(market)  # they have hours of their own
+    return selection - dg.AssetSelection.checks(*of_the_day) if of_the_day else selection
 
 
 @lru_cache(maxsize=16)
@@ -89,6 +131,7 @@ def _announce(market: str) -> dg.JobDefinition:
         with users_mistakes():
             from odin_core.lifecycle import life as lives
             from odin_core.monitoring import transitions
+            from odin_core.monitoring.alerts import raise_alert
 
             life = lives.load(odin.open(), config.life)
             session = date.fromisoformat(config.session)
@@ -99,11 +142,13 @@ def _announce(market: str) -> dg.JobDefinition:
             context.log.info(f"announced before: {text}")
             return
         context.log.info(text)
+        raise_alert(odin.open(), at=now(), market=market, rule="phase_change", severity="information", session=session,
+                    text=text, key=f"phase:{config.life}:{life.generation}:{session}")  # fmt: skip
         facts = {"transition": text, "life": config.life}  # no numbers: Dagit would plot them among the sessions
         key = dg.AssetKey([market, "phase_state"])
         context.log_event(dg.AssetObservation(key, partition=config.session, metadata=facts))
 
-    @dg.job(name=f"{market}_announce", description="Record and announce a phase transition.")
+    @dg.job(name=job_names(market).announce, description="Record and announce a phase transition.")
     def announce_job() -> None:
         announce()
 
@@ -129,8 +174,91 @@ def _retrain(market: str) -> dg.JobDefinition:
             outcome = retrain_live(life, MarketData.of(home, market, life.config), why=config.why, clock=now)
         context.log.info(f"{market}: {outcome}")
 
-    @dg.job(name=f"{market}_retrain", description="Retrain the live life outside its weekly turn, through the gate.")
+    @dg.job(
+        name=job_names(market).retrain, description="Retrain the live life outside its weekly turn, through the gate."
+    )
     def retrain_job() -> None:
         retrain()
 
     return retrain_job
+
+
+class DeploymentTold(dg.Config):
+    """A move of the registry's pointer."""
+
+    life: str
+    revision: int
+
+
+def _announce_deployment(market: str) -> dg.JobDefinition:
+    @dg.op(name=f"{market}_announce_deployment")
+    def announce(context: dg.OpExecutionContext, config: DeploymentTold, odin: OdinHome) -> None:
+        """Say who is in charge now and why; ask the decision service, where there is one, to look again."""
+        with users_mistakes():
+            from odin_core.lifecycle import life as lives
+            from odin_core.monitoring.alerts import raise_alert
+            from odin_core.monitoring.service import refresh_service
+
+            home = odin.open()
+            life = lives.load(home, config.life)
+            moved = life.registry.log()[config.revision - 1]
+            text = (
+                f"{market}: champion {moved.from_version or 'none'} → {moved.to_version or 'none'} from session "
+                f"{moved.effective} on ({moved.event} by {moved.operator}: {moved.why})"
+            )
+            raise_alert(home, at=now(), market=market, rule="registry", severity="information",
+                        session=moved.effective, text=text, key=f"deployment:{life.id}:{moved.revision}")  # fmt: skip
+            context.log.info(text)
+            context.log.info(refresh_service(around().secrets, market=market, version=moved.to_version))
+        facts = {"deployment": text, "life": life.id}
+        context.log_event(dg.AssetObservation(dg.AssetKey([market, "registry_pointer"]), metadata=facts))
+
+    @dg.job(name=job_names(market).announce_deployment, description="Announce a move of the registry's pointer.")
+    def announce_deployment_job() -> None:
+        announce()
+
+    return announce_deployment_job
+
+
+@lru_cache(maxsize=16)
+def watch_job(market: str) -> dg.JobDefinition:
+    """Alert rules by the clock: they speak also when no session was run."""
+
+    @dg.op(name=f"{market}_look_around")
+    def look_around(context: dg.OpExecutionContext, odin: OdinHome) -> None:
+        """Judge every alert rule of the current life, with data that are late and runs that failed."""
+        from odin_assets.assets.monitoring import facts_now
+        from odin_core.monitoring.alerts import check
+
+        with users_mistakes():
+            home, life = odin.open(), odin.life(market)
+            if life is None:
+                context.log.info(f"{market} has no life yet")
+                return
+            fresh = check(home, facts_now(context.instance, life, odin.data(market), now()), at=now())
+        for alert in fresh:
+            context.log.warning(f"{alert.rule}: {alert.text}")
+
+    @dg.job(name=job_names(market).watch, description="Judge the alert rules of the current life.")
+    def watch() -> None:
+        look_around()
+
+    return watch
+
+
+def delivery_job() -> dg.JobDefinition:
+    @dg.op(name="deliver")
+    def deliver_alerts(context: dg.OpExecutionContext, odin: OdinHome) -> None:
+        """Send what the channels have not got yet. A channel that fails is tried again later, and fails no run."""
+        from odin_core.monitoring.channels import channels
+        from odin_core.monitoring.delivery import deliver
+
+        with users_mistakes():
+            done = deliver(odin.open(), channels(around().secrets), now)
+        context.log.info(done.to_text())
+
+    @dg.job(name="deliver_alerts", description="Send alerts to the webhook and e-mail addresses that are set.")
+    def deliver_alerts_job() -> None:
+        deliver_alerts()
+
+    return deliver_alerts_job

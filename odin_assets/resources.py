@@ -11,7 +11,7 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from odin_core.errors import OdinError
-from odin_core.home import Home, open_home
+from odin_core.home import REGISTRY_URL, Home, open_home
 from odin_core.lake import write_text
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
@@ -27,7 +27,7 @@ class OdinHome(dg.ConfigurableResource):
     path: str
 
     def open(self) -> Home:
-        return open_home(self.path)
+        return open_home(self.path, registry_url=read_secrets(os.environ).get(REGISTRY_URL) or None)
 
     def life(self, market: str) -> Life | None:
         """The life that Dagit, the schedules and the command line drive."""

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from odin_assets.jobs import checks_job, session_job, session_job_name
+from odin_assets.jobs import checks_job, evening_job, evening_job_name, job_names, watch_job
 from odin_assets.resources import OdinHome
 from odin_core.errors import OdinError
 from odin_core.lifecycle.config import LifeConfig
@@ -20,6 +20,7 @@ from odin_core.market.profile import MarketProfile, load_profile
 
 AFTER_CLOSE = timedelta(minutes=30)
 CHECK_AFTER_CLOSE = timedelta(minutes=90)  # by then the evening's run should have brought the session in
+WATCH_AFTER_CLOSE = timedelta(minutes=120)
 CHECK_BEFORE_OPEN = timedelta(minutes=60)  # early enough for a person to log in at the broker
 
 
@@ -29,7 +30,7 @@ def daily_schedule(market: str) -> dg.ScheduleDefinition:
 
     @dg.schedule(
         name=f"{market}_daily",
-        job=session_job(market),
+        job=evening_job(market),
         cron_schedule=f"{at.minute} {at.hour} * * *",
         execution_timezone=profile.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
@@ -81,11 +82,61 @@ def next_run(life: Life, data: MarketData, now: datetime) -> dg.RunRequest | dg.
 
 
 def _request(life: Life, first: date, last: date) -> dg.RunRequest:
-    job = session_job_name(life.market)
+    job = evening_job_name(life.market)
     if first == last:
         return dg.RunRequest(run_key=f"{life.id}:{first}", partition_key=str(first), job_name=job)
     tags = {"dagster/asset_partition_range_start": str(first), "dagster/asset_partition_range_end": str(last)}
     return dg.RunRequest(run_key=f"{life.id}:{first}:{last}", tags=tags, job_name=job)
+
+
+def watch_schedule(market: str) -> dg.ScheduleDefinition:
+    profile = load_profile(market)
+    at = datetime.combine(datetime(2000, 1, 1), profile.close) + WATCH_AFTER_CLOSE
+
+    @dg.schedule(
+        name=f"{market}_watch",
+        job=watch_job(market),
+        cron_schedule=f"{at.minute} {at.hour} * * *",
+        execution_timezone=profile.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Every evening, the alert rules of a live life: late data, overdue retrains, failed runs, drift.",
+    )
+    def watch(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        return _of_the_live_life(odin, market) or dg.RunRequest(
+            run_key=f"watch:{context.scheduled_execution_time:%Y-%m-%d}"
+        )
+
+    return watch
+
+
+def drift_page_schedule(market: str) -> dg.ScheduleDefinition:
+    profile = load_profile(market)
+
+    @dg.schedule(
+        name=f"{market}_weekly_drift_page",
+        job_name=job_names(market).drift_page,
+        cron_schedule="0 12 * * 6",
+        execution_timezone=profile.timezone,
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="On Saturdays, the drift page of a live life.",
+    )
+    def weekly(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        return _of_the_live_life(odin, market) or dg.RunRequest(
+            run_key=f"drift_page:{context.scheduled_execution_time:%Y-%m-%d}"
+        )
+
+    return weekly
+
+
+def _of_the_live_life(odin: OdinHome, market: str) -> dg.SkipReason | None:
+    """Why there is nothing to look at; None where a live life has finished sessions."""
+    try:
+        life = odin.life(market)
+    except OdinError as mistake:
+        return dg.SkipReason(str(mistake))
+    if life is None or not life.config.live or life.head is None:
+        return dg.SkipReason(f"{market} has no live life with a finished session")
+    return None
 
 
 def check_schedules(market: str) -> list[dg.ScheduleDefinition]:

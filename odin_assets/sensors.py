@@ -1,76 +1,227 @@
-"""Sensors: phase transitions and failed runs.
+"""Sensors: what the loop, the registry and the runs tell, turned into runs that act on the live life and tell people.
 
-Each keeps its own cursor over the event log and does no I/O of its own: what is to be written is written by the run
-that it asks for, under a deterministic run key, so that a tick evaluated twice asks once."""
+Each keeps its own cursor and does no work of its own: what is to be written is written by the run that it asks for,
+under a deterministic run key, so that a tick evaluated twice asks once. They act on the live life; a simulated one
+reacts inside the fold."""
 
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 
-from odin_assets.jobs import Retrain, Transition
-from odin_assets.resources import OdinHome, now
+from odin_assets.jobs import DeploymentTold, Retrain, Transition, job_names
+from odin_assets.resources import OdinHome, around, now
+from odin_core.errors import OdinError
 
 PAGE = 200  # events looked at per tick; the rest waits for the next one
+ON = dg.DefaultSensorStatus.RUNNING
+Requests = Callable[[dg.EventLogRecord, dict[str, Any]], list[dg.RunRequest]]
 
 
-def phase_sensor(market: str, jobs: dict[str, dg.JobDefinition]) -> dg.SensorDefinition:
-    announce, retrain = jobs[f"{market}_announce"], jobs[f"{market}_retrain"]
-    key = dg.AssetKey([market, "phase_state"])
+def market_sensors(market: str, jobs: dict[str, Any]) -> list[dg.SensorDefinition]:
+    """All sensors of one market; `jobs` by name."""
+    return [
+        _phase_transitions(market, jobs),
+        _calls_for_retrain(market, jobs),
+        _registry_changes(market, jobs),
+        _retrain_overdue(market, jobs),
+    ]
+
+
+def _phase_transitions(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
+    names = job_names(market)
 
     @dg.sensor(
         name=f"{market}_phase_transitions",
-        jobs=[announce, retrain],
+        jobs=[jobs[names.announce], jobs[names.retrain]],
         minimum_interval_seconds=30,
-        default_status=dg.DefaultSensorStatus.RUNNING,
+        default_status=ON,
         description="Announces each phase transition; in a live life it also asks for a retrain through the gate.",
     )
     def phases(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        after = int(context.cursor or "0")
-        found = context.instance.fetch_materializations(
-            dg.AssetRecordsFilter(asset_key=key, after_storage_id=after), limit=PAGE, ascending=True
-        ).records
-        if not found:
-            return dg.SkipReason("no session since the last look")
-        requests = [r for record in found for r in _requests(market, record, announce.name, retrain.name)]
-        cursor = str(found[-1].storage_id)
-        if not requests:
-            return dg.SensorResult(skip_reason=f"{len(found)} sessions, no change of phase", cursor=cursor)
-        return dg.SensorResult(run_requests=requests, cursor=cursor)
+        return _following(context, market, "no change of phase", requests)
+
+    def requests(record: dg.EventLogRecord, facts: dict[str, Any]) -> list[dg.RunRequest]:
+        # Sessions that were skipped count too: the run that made them may have died before Dagster heard of them.
+        if facts.get("phase") == facts.get("phase_before"):
+            return []
+        transition = Transition(
+            life=str(facts["life"]), session=str(record.partition_key), phase=int(facts["phase"]),
+            phase_before=int(facts["phase_before"]), reason=str(facts["reason"]),
+        )  # fmt: skip
+        name = f"{transition.life}:{record.partition_key}:{transition.phase_before}-{transition.phase}"
+        config = dg.RunConfig(ops={f"{market}_announce_transition": transition})
+        wanted = [dg.RunRequest(run_key=f"announce:{name}", job_name=names.announce, run_config=config)]
+        if facts.get("live"):
+            why = f"phase {transition.phase_before} → {transition.phase}"
+            wanted.append(_retrain(market, transition.life, why, f"retrain:{name}"))
+        return wanted
 
     return phases
 
 
-def _requests(market: str, record: dg.EventLogRecord, announce: str, retrain: str) -> list[dg.RunRequest]:
+def _calls_for_retrain(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
+    names = job_names(market)
+
+    @dg.sensor(
+        name=f"{market}_drift_and_drawdown",
+        jobs=[jobs[names.retrain], jobs[names.drift_page]],
+        minimum_interval_seconds=30,
+        default_status=ON,
+        description="In a live life: drift or drawdown has halted new entries, so it asks for a retrain through the "
+        "gate, and for the drift page that says what moved. The fold's own cool-down lies between two of them.",
+    )
+    def calls(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        return _following(context, market, "nothing calls for a retrain", requests)
+
+    def requests(record: dg.EventLogRecord, facts: dict[str, Any]) -> list[dg.RunRequest]:
+        why = facts.get("retrain_because")
+        if not (why and facts.get("live")):
+            return []
+        name = f"{facts['life']}:{record.partition_key}"
+        wanted = [_retrain(market, str(facts["life"]), str(why), f"retrain:{name}:called")]
+        if str(why).startswith("drift"):
+            wanted.append(dg.RunRequest(run_key=f"drift_page:{name}", job_name=names.drift_page))
+        return wanted
+
+    return calls
+
+
+def _registry_changes(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
+    names = job_names(market)
+
+    @dg.sensor(
+        name=f"{market}_registry_changes",
+        jobs=[jobs[names.announce_deployment]],
+        minimum_interval_seconds=30,
+        default_status=ON,
+        description="Announces each move of the registry's pointer, and tells the decision service to look again.",
+    )
+    def changes(context: dg.SensorEvaluationContext, odin: OdinHome) -> dg.SensorResult | dg.SkipReason:
+        try:
+            life = odin.life(market)
+            if life is None:
+                return dg.SkipReason(f"{market} has no life yet")
+            after = _after(context.cursor, life.id)
+            fresh = [d for d in life.registry.log() if d.revision > after][:PAGE]
+        except OdinError as mistake:
+            return dg.SkipReason(str(mistake))
+        if not fresh:
+            return dg.SkipReason("the pointer has not moved since the last look")
+        told = [DeploymentTold(life=life.id, revision=d.revision) for d in fresh]
+        requests = [
+            dg.RunRequest(run_key=f"deployment:{t.life}:{t.revision}", job_name=names.announce_deployment,
+                          run_config=dg.RunConfig(ops={f"{market}_announce_deployment": t})) for t in told
+        ]  # fmt: skip
+        return dg.SensorResult(run_requests=requests, cursor=f"{life.id}:{fresh[-1].revision}")
+
+    return changes
+
+
+def _after(cursor: str | None, life: str) -> int:
+    """The revision up to which this life's moves were told."""
+    of_life, _, revision = (cursor or "").rpartition(":")
+    return int(revision) if of_life == life else 0
+
+
+def _retrain_overdue(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
+    names = job_names(market)
+
+    @dg.sensor(
+        name=f"{market}_retrain_overdue",
+        jobs=[jobs[names.retrain]],
+        minimum_interval_seconds=1800,
+        default_status=ON,
+        description="Asks for a retrain of a live life whose last one lies too many sessions back; once per head.",
+    )
+    def overdue(odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        from odin_core.monitoring.facts import sessions_since_retrain
+        from odin_core.monitoring.rules import load_config
+
+        try:
+            life = odin.life(market)
+            if life is None or not life.config.live or life.head is None:
+                return dg.SkipReason(f"{market} has no live life with a finished session")
+            since, allowed = sessions_since_retrain(life), load_config(life.home).retrain_sessions
+        except OdinError as mistake:
+            return dg.SkipReason(str(mistake))
+        if since <= allowed:
+            return dg.SkipReason(f"{since} sessions since the last retrain, {allowed} are allowed")
+        return _retrain(market, life.id, f"no retrain for {since} sessions", f"retrain:{life.id}:{life.head}:overdue")
+
+    return overdue
+
+
+def _retrain(market: str, life: str, why: str, run_key: str) -> dg.RunRequest:
+    config = dg.RunConfig(ops={f"{market}_retrain_live": Retrain(life=life, why=why)})
+    return dg.RunRequest(run_key=run_key, job_name=job_names(market).retrain, run_config=config)
+
+
+def _following(
+    context: dg.SensorEvaluationContext, market: str, nothing: str, requests: Requests
+) -> dg.SensorResult | dg.SkipReason:
+    """What `requests` asks for after each materialisation of `phase_state` since the cursor, oldest first."""
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(
+            asset_key=dg.AssetKey([market, "phase_state"]), after_storage_id=int(context.cursor or "0")
+        ),
+        limit=PAGE,
+        ascending=True,
+    ).records
+    if not found:
+        return dg.SkipReason("no session since the last look")
+    wanted = [request for record in found for request in requests(record, _facts(record))]
+    cursor = str(found[-1].storage_id)
+    if not wanted:
+        return dg.SensorResult(skip_reason=f"{len(found)} sessions, {nothing}", cursor=cursor)
+    return dg.SensorResult(run_requests=wanted, cursor=cursor)
+
+
+def _facts(record: dg.EventLogRecord) -> dict[str, Any]:
     event = record.asset_materialization
-    facts: dict[str, Any] = {name: value.value for name, value in event.metadata.items()} if event else {}
-    # Sessions that were skipped count too: the run that made them may have been killed before Dagster heard of them.
-    if event is None or facts.get("phase") == facts.get("phase_before"):
-        return []
-    transition = Transition(
-        life=str(facts["life"]), session=str(event.partition), phase=int(facts["phase"]),
-        phase_before=int(facts["phase_before"]), reason=str(facts["reason"]),
-    )  # fmt: skip
-    name = f"{transition.life}:{event.partition}:{transition.phase_before}-{transition.phase}"
-    wanted = [dg.RunRequest(run_key=f"announce:{name}", job_name=announce,
-                            run_config=dg.RunConfig(ops={f"{market}_announce_transition": transition}))]  # fmt: skip
-    if facts.get("live"):
-        order = Retrain(life=transition.life, why=f"phase {transition.phase_before} → {transition.phase}")
-        wanted.append(dg.RunRequest(run_key=f"retrain:{name}", job_name=retrain,
-                                    run_config=dg.RunConfig(ops={f"{market}_retrain_live": order})))  # fmt: skip
-    return wanted
+    return {name: value.value for name, value in event.metadata.items()} if event else {}
+
+
+def delivery_sensor(job: Any) -> dg.SensorDefinition:
+    @dg.sensor(
+        name="alerts_to_deliver",
+        job=job,
+        minimum_interval_seconds=60,
+        default_status=ON,
+        description="Asks for a delivery, when it is due, of alerts that a webhook or an e-mail address has not got.",
+    )
+    def alerts_to_deliver(odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        from odin_core.monitoring.channels import channels
+        from odin_core.monitoring.delivery import undelivered
+
+        try:
+            using = channels(around().secrets)
+            waiting = undelivered(odin.open(), using, now()) if using else 0
+        except OdinError as mistake:
+            return dg.SkipReason(str(mistake))
+        if not waiting:
+            return dg.SkipReason("nothing is due" if using else "no channel is set: ODIN_SLACK_WEBHOOK, ODIN_SMTP_URL")
+        minute = now().replace(second=0, microsecond=0)
+        return dg.RunRequest(run_key=f"deliver:{minute - timedelta(minutes=minute.minute % 2)}")
+
+    return alerts_to_deliver
 
 
 @dg.run_failure_sensor(
     name="failed_runs",
     monitor_all_code_locations=True,  # those of the command line belong to none
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Records every failed run, with its error, in failures.jsonl of the home.",
+    default_status=ON,
+    description="Records every failed run, with its error, in failures.jsonl of the home, and raises an alert.",
 )
 def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
+    from odin_core.monitoring.alerts import raise_alert
     from odin_core.monitoring.failures import record_failure
 
-    run = context.dagster_run
-    record_failure(odin.open(), at=now(), run_id=run.run_id, job=run.job_name, error=_why(context))
+    run, home, why = context.dagster_run, odin.open(), _why(context)
+    if record_failure(home, at=now(), run_id=run.run_id, job=run.job_name, error=why):
+        raise_alert(home, at=now(), market=run.job_name.partition("_")[0], rule="failed_run",
+                    text=f"run of {run.job_name} failed: {why}", key=f"failed_run:{run.run_id}")  # fmt: skip
 
 
 def _why(context: dg.RunFailureSensorContext) -> str:

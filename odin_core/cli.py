@@ -17,6 +17,7 @@ from odin_core.commands.common import (
     emit,
     life_option,
     now,
+    the_home,
     the_life,
     with_life_settings,
 )
@@ -72,10 +73,9 @@ def bootstrap(
     Finished sessions are skipped, so the same command goes on after a stop and extends a life by a later --end.
     Another --seed, --edge, --set or an earlier --start is another life; it becomes the current one."""
     from odin_assets.drive import bootstrap as drive
-    from odin_core.home import open_home
 
     result = drive(
-        open_home(home),
+        the_home(home),
         market,
         start=start,
         end=end,
@@ -96,10 +96,9 @@ def bootstrap(
 def dev(home: Path, market: str, port: int, storage: str | None) -> None:
     """Open Dagit and Dagster's daemon on 127.0.0.1 with the graph loaded; sensors and schedules are on."""
     from odin_assets.instance import dev as run
-    from odin_core.home import open_home
 
     click.echo(f"Dagit: http://127.0.0.1:{port}   (Ctrl-C ends it)", err=True)
-    sys.exit(run(open_home(home), port=port, storage=storage))
+    sys.exit(run(the_home(home), port=port, storage=storage))
 
 
 @cli.group()
@@ -129,10 +128,9 @@ def sql(query: str, home: Path, market: str, json_output: bool) -> None:
     import duckdb
 
     from odin_core.catalog import connect
-    from odin_core.home import open_home
 
     try:
-        with connect(open_home(home, create=False)) as connection:
+        with connect(the_home(home, create=False)) as connection:
             result = connection.sql(query)
             rows = result.pl() if result is not None else None
     except duckdb.Error as error:
@@ -144,14 +142,30 @@ def sql(query: str, home: Path, market: str, json_output: bool) -> None:
 @cli.command()
 @common
 @life_option
-def report(home: Path, market: str, life_id: str | None) -> None:
-    """Write the report of a life as one page and print where it is."""
+@click.option("--first", type=SESSION, help="First session; default: the life's.")
+@click.option("--last", type=SESSION, help="Last session; default: the life's head.")
+@click.option("--out", type=click.Path(path_type=Path), help="A file .html or .md; default: among the life's reports.")
+@as_json
+def report(
+    home: Path,
+    market: str,
+    life_id: str | None,
+    first: date | None,
+    last: date | None,
+    out: Path | None,
+    json_output: bool,
+) -> None:
+    """Write the tear sheet of a life as one page and print where it is: return, drawdown, months, trades, exposure,
+    costs, by regime and by phase, against random portfolios, buying and holding, and doing nothing.
+
+    --json prints the numbers of the page as well."""
     from odin_core.lifecycle.report import write_report
 
     chosen = the_life(home, market, life_id)
     if chosen.head is None:
         raise OdinError(f"life {chosen.id} has no finished session yet; run `odin bootstrap --market {chosen.market}`")
-    click.echo(str(write_report(chosen)[0]))
+    written = write_report(chosen, first=first, last=last, out=out)
+    emit(written.to_dict() if json_output else str(written.path), json_output, str)
 
 
 for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):

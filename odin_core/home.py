@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,6 +21,7 @@ from odin_core.errors import OdinError
 from odin_core.lake import Lake, write_text
 
 FORMAT = 1
+REGISTRY_URL = "ODIN_REGISTRY_URL"  # the name under which the border finds the address of a registry elsewhere
 MARKER = "odin.json"
 # What an empty folder may hold: what git, the desktop and the file system leave, and a marker half written.
 IGNORED = ("README.md", ".gitignore", ".gitkeep", ".DS_Store", "lost+found", f".{MARKER}.*.tmp")
@@ -45,6 +46,7 @@ class Home:
     """The layout under one root. Make one with `open_home`, which checks the folder first."""
 
     root: Path
+    registry_url: str | None = field(default=None, repr=False)  # of a PostgreSQL that holds the registry instead
 
     def lake(self, dataset: str) -> Lake:
         """The market tables of one dataset, e.g. `nse` or `demo-edge0.50-seed7`."""
@@ -61,6 +63,16 @@ class Home:
     @property
     def dagster(self) -> Path:
         return self.root / "dagster"
+
+    @property
+    def registry(self) -> Path:
+        """The registry's database; another one where the home was opened with `registry_url`."""
+        return self.root / "registry.db"
+
+    @property
+    def registry_changes(self) -> Path:
+        """Beside each promotion by a person: the state before it, and the change as a patch."""
+        return self.root / "registry"
 
     @property
     def catalog(self) -> Path:
@@ -89,8 +101,9 @@ class Home:
             lock.leave()
 
 
-def open_home(path: Path | str, *, create: bool = True) -> Home:
+def open_home(path: Path | str, *, create: bool = True, registry_url: str | None = None) -> Home:
     """The home at `path`, made absolute. With `create` a missing or empty folder becomes one, and it must be writable.
+    `registry_url`: a PostgreSQL for the registry, of this home alone; nothing is opened yet.
 
     Raises WrongHome for a file, a folder that holds something else, one that cannot be written, one of a newer ODIN,
     and, without `create`, for one that is missing."""
@@ -115,7 +128,7 @@ def open_home(path: Path | str, *, create: bool = True) -> Home:
         raise WrongHome(root, f"{error.strerror or error}", "Give --home a directory that you may write") from error
     if create and not os.access(root, os.W_OK | os.X_OK):
         raise WrongHome(root, "you may not write there", "Give --home a directory that you may write")
-    return Home(root)
+    return Home(root, registry_url)
 
 
 def _ignored(name: str) -> bool:

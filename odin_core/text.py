@@ -33,9 +33,18 @@ def _cut(cell: str) -> str:
 
 
 def registry(result: dict[str, Any]) -> str:
-    """The champion and every event."""
+    """The champion, what is decided and still to come, and every event."""
     champion = f"{result['champion']} since {result['since']}" if result["champion"] else "none"
-    return f"champion: {champion}\n{table(result['history'])}"
+    lines, to_come = [f"champion: {champion}"], result["pending"]
+    if to_come:
+        lines.append(f"from {to_come['effective']} on: {to_come['version'] or 'none'} ({to_come['why']})")
+    return "\n".join([*lines, table(result["history"])])
+
+
+def deployments(result: dict[str, Any]) -> str:
+    """The log of deployments, one a line."""
+    columns = ("revision", "at", "operator", "event", "from_version", "to_version", "effective", "why")
+    return table([{name: entry[name] for name in columns} for entry in result["deployments"]])
 
 
 def settings(values: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import psycopg2
+from sqlalchemy import make_url
 
 from odin_assets.postgres import serve
 from odin_core.lake import Lake
@@ -82,3 +83,14 @@ def lake_of(folder: Path, sessions: int = 3, table: str = "price_history", **opt
         session = FIRST + timedelta(days=day)
         lake.write(table, session, bars_of(session, "A", "B", "C", **options))
     return lake
+
+
+def new_server_database() -> str:
+    """The URL of a new, empty database on that server."""
+    name = f"registry{next(_numbers)}"
+    connection = psycopg2.connect(server())
+    connection.autocommit = True  # PostgreSQL makes databases outside transactions only
+    with connection.cursor() as cursor:
+        cursor.execute(f"create database {name}")
+    connection.close()
+    return make_url(server()).set(database=name).render_as_string(hide_password=False)

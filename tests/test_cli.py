@@ -230,7 +230,7 @@ def test_the_registry_lists_shows_promotes_and_rolls_back(home: Home, life: Life
     assert "never had a champion" in odin("registry", "rollback", home=home).mistake
     told = odin("registry", "promote", version, "--why", "a test", "--dry-run", home=home).out
     assert f"from session 2023-01-23: champion none → {version} (a test)" in told
-    assert not (life_in(home).folder / "promotions.jsonl").exists()
+    assert life_in(home).registry.log() == []
     assert "comes too late" in odin("registry", "promote", version, "--effective", NEXT, home=home).mistake
     odin("registry", "promote", version, "--why", "a test", home=home)
     list(run_sessions(life_in(home), MarketData.of(home, "demo", life.config), [NEXT], clock=clock))

@@ -1,14 +1,18 @@
 """Group catalog: DuckDB views over the lake, and the report that people read. Both follow from tables alone."""
 
+import base64
+from typing import Final
+
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
 from odin_assets.resources import OdinHome, users_mistakes
 from odin_core.catalog import build_catalog, create_views
 from odin_core.lifecycle.report import write_report
-from odin_core.lifecycle.summary import summarise
 
 OWNERS = ["team:platform"]
+PLOTTED: Final = ("sessions", "phase", "total_return", "sharpe", "max_drawdown", "trades", "mean_net", "mean_cost")
+"""Numbers that Dagit draws over the reports of a life."""
 
 
 def catalog_assets(market: str) -> list[dg.AssetsDefinition]:
@@ -32,20 +36,26 @@ def catalog_assets(market: str) -> list[dg.AssetsDefinition]:
         key_prefix=market, deps=upstream, group_name="catalog", owners=OWNERS, kinds={"matplotlib"}, code_version="1"
     )
     def life_report(context: dg.AssetExecutionContext, odin: OdinHome) -> dg.MaterializeResult:
-        """Where the current life got to: phases, equity against its baselines, decisions and retrains, as one page."""
+        """The current life's tear sheet: return against its baselines, trades, costs, by regime and phase, as one
+        page, with the summary and the pictures here."""
         with users_mistakes():
             life = odin.life(market)
             if life is None or life.head is None:
                 return dg.MaterializeResult(metadata={"status": "no session yet"})
-            path, picture = write_report(life)
-            summary = summarise(life)
+            report = write_report(life)
+            told = report.sheet.headline
+        pictures = {
+            name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})")
+            for name, image in report.pictures.items()
+        }
+        numbers = {name: value for name in PLOTTED if (value := told[name]) is not None}
         return dg.MaterializeResult(
             metadata={
-                "report": dg.MetadataValue.path(str(path)),
-                "plot": dg.MetadataValue.md(f"![equity and phases](data:image/png;base64,{picture})"),
-                "sessions": summary["sessions"],
-                "phase": summary["phase"]["final"],
-                "champion": (summary["champion"] or {}).get("version", "none"),
+                "report": dg.MetadataValue.path(str(report.path)),
+                "summary": dg.MetadataValue.md(report.markdown),
+                **pictures,
+                **numbers,
+                "champion": told["champion"] or "none",
             }
         )
 

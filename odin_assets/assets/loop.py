@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from odin_assets.assets.learning import log_week
+from odin_assets.assets.monitoring import log_drift
 from odin_assets.assets.reference import reference_names
 from odin_assets.instance import POOL
 from odin_assets.partitions import BEFORE, ONE_RUN, partitions_of, session_of
@@ -42,7 +43,21 @@ REFERENCE = ("corporate_actions", "fundamentals")  # and where the market has it
 SHOWN = {
     "executions": ("trades", "session_return"),
     "replay_buffer": ("taken", "skipped", "rejected", "reward"),
-    "phase_state": ("phase", "phase_before", "epsilon", "drawdown", "equity", "trades", "reward", "status", "reason"),
+    "phase_state": (
+        "phase",
+        "phase_before",
+        "epsilon",
+        "drawdown",
+        "equity",
+        "trades",
+        "reward",
+        "status",
+        "reason",
+        "drift_score",
+        "drift_alarms",
+        "retrain_because",
+        "retrained_because",
+    ),
     "recommendations": ("filtered",),
 }
 
@@ -87,6 +102,7 @@ def loop_asset(market: str) -> dg.AssetsDefinition:
                 if data.calendar.is_last_session_of_week(result.session):
                     log_week(context, market, life, data.calendar.week_of(result.session), fresh=result.did == "ran")
                 _log_session(context, market, life.id, life.config.live, result)
+                log_drift(context, market, life, result.session)
                 if result.did == "outdated" and not is_told:
                     _say_outdated(context, market, result.session)
                     is_told = True

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from odin_core.commands.common import SESSION, as_json, common, emit
+from odin_core.commands.common import SESSION, as_json, common, emit, the_home
 from odin_core.commands.data import MakesItsOwnBars
 from odin_core.market.profile import load_profile
 
@@ -54,13 +54,12 @@ def _bring_in(
     json_output: bool,
     **told: Any,
 ) -> None:
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
 
     profile = load_profile(market)
     if profile.source["kind"] == "synthetic":
         raise MakesItsOwnBars(market)
-    opened = open_home(home)
+    opened = the_home(home)
     with opened.writer(f"odin data {what} --market {market}"):
         reports = bring(
             files,

@@ -106,12 +106,21 @@ def around() -> "Around":
     return Around.of(os.environ, now)
 
 
+def the_home(home: Path, *, create: bool = True) -> "Home":
+    """The home that a command means, its registry where the environment says. Raises WrongHome."""
+    import os
+
+    from odin_core.home import REGISTRY_URL, open_home
+    from odin_core.secrets import read_secrets
+
+    return open_home(home, create=create, registry_url=read_secrets(os.environ).get(REGISTRY_URL) or None)
+
+
 def the_life(home: Path, market: str, life_id: str | None) -> "Life":
     """The life that a command means. Raises NoLifeYet, WrongHome, LifeDamaged."""
-    from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
 
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     found = lives.load(opened, life_id) if life_id is not None else lives.current(opened, market)
     if found is None:
         raise NoLifeYet(home, market)
@@ -120,12 +129,11 @@ def the_life(home: Path, market: str, life_id: str | None) -> "Life":
 
 def data_of(home: Path, market: str) -> "tuple[Home, MarketData]":
     """An existing home, and the data of the market that its current life sees."""
-    from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
     from odin_core.lifecycle.config import LifeConfig
     from odin_core.market.data import MarketData
 
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     current = lives.current(opened, market)
     return opened, MarketData.of(opened, market, current.config if current else LifeConfig())
 

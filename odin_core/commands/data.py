@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, data_of, emit, names, outdated
+from odin_core.commands.common import as_json, common, data_of, emit, names, outdated, the_home
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -55,7 +55,6 @@ def import_bars(
     json_output: bool,
 ) -> None:
     """Bring bars, ticks or trades from Parquet or text into the lake; rows that break a rule go to quarantine."""
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.intake.barfiles import Said
     from odin_core.market.intake.importing import import_files
@@ -72,7 +71,7 @@ def import_bars(
         date=day.date() if day else None,
         symbols=names(symbols),
     )
-    opened, calendar = open_home(home), session_calendar(profile)
+    opened, calendar = the_home(home), session_calendar(profile)
     with (
         opened.writer(f"odin data import --market {market}"),
         text.progress_bar("import", sys.stderr.isatty()) as progress,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, around, as_json, common, data_of, emit, now
+from odin_core.commands.common import SESSION, around, as_json, common, data_of, emit, now, the_home
 from odin_core.errors import in_order
 from odin_core.market.profile import load_profile
 
@@ -63,14 +63,13 @@ def fundamentals(home: Path, market: str, json_output: bool) -> None:
     Bars come in by `odin data fetch`, where the market's profile has `source: {kind: postgres}`."""
     from zoneinfo import ZoneInfo
 
-    from odin_core.home import open_home
     from odin_core.lake import logical_hash
     from odin_core.market.calendar import session_calendar
     from odin_core.market.database import transfer
     from odin_core.market.intake.knowntables import SourceFile
     from odin_core.market.reference.fundamentalfiles import store_fundamentals
 
-    profile, opened, found = load_profile(market), open_home(home), _database(market)
+    profile, opened, found = load_profile(market), the_home(home), _database(market)
     rows = transfer.read_fundamentals(found, as_of=now())
     page = SourceFile("postgres stock_fundamentals", logical_hash(rows)[:16], rows.drop("origin"))
     with opened.writer(f"odin database fundamentals --market {market}"):

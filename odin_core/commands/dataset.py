@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit, names
+from odin_core.commands.common import SESSION, as_json, common, emit, names, the_home
 from odin_core.errors import OdinError, in_order
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def dataset() -> None:
 def list_datasets(home: Path, market: str, json_output: bool) -> None:
     """Every dataset of the home, of all markets: exports and what lives were trained on."""
     from odin_core.datasets.registry import datasets
-    from odin_core.home import open_home
 
-    rows = [entry.to_row() for entry in datasets(open_home(home, create=False))]
+    rows = [entry.to_row() for entry in datasets(the_home(home, create=False))]
     shown = [row | {"tables": ", ".join(row["tables"])} for row in rows]
     emit({"datasets": rows}, json_output, lambda _: text.table(shown))
 
@@ -130,14 +129,13 @@ def export(
     What holds since it became known (corporate_actions, fundamentals) comes from its beginning on, not from --start."""
     from odin_core.datasets.exporting import Selection
     from odin_core.datasets.exporting import export as write
-    from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
     from odin_core.lifecycle.config import LifeConfig
     from odin_core.lifecycle.run import code_version
     from odin_core.market.data import MarketData
 
     in_order(start, end)
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     life = lives.current(opened, market)
     selection = Selection(tables=names(tables), first=start, last=end, symbols=names(symbols), form=form)
     with text.progress_bar("export", sys.stderr.isatty()) as progress:
@@ -164,7 +162,7 @@ def _found(home: Path, name: str) -> "Registered":
     """The dataset that a name means: the folder of an export, which needs no home, or a version in the registry.
     Raises NoManifest, NoDataset, UnknownDataset, ManifestUnreadable."""
     from odin_core.datasets.registry import find, in_folder
-    from odin_core.home import WrongHome, open_home
+    from odin_core.home import WrongHome
 
     folder = Path(name)
     if (found := in_folder(folder)) is not None:
@@ -172,7 +170,7 @@ def _found(home: Path, name: str) -> "Registered":
     if folder.is_dir():
         raise NoManifest(folder)
     try:
-        opened = open_home(home, create=False)
+        opened = the_home(home, create=False)
     except WrongHome as error:
         raise NoDataset(name, error) from error
     return find(opened, name)

@@ -6,7 +6,17 @@ from pathlib import Path
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit, life_option, now, the_life, with_life_settings
+from odin_core.commands.common import (
+    SESSION,
+    as_json,
+    common,
+    emit,
+    life_option,
+    now,
+    the_home,
+    the_life,
+    with_life_settings,
+)
 
 
 @click.group()
@@ -19,10 +29,9 @@ def life() -> None:
 @as_json
 def list_lives(home: Path, market: str, json_output: bool) -> None:
     """Every life of the home, of all markets, the current one of each marked."""
-    from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
 
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     rows = [lives.describe(found, current=lives.is_current(found)) for found in lives.lives(opened)]
     emit({"lives": rows}, json_output, lambda r: text.table(r["lives"]))
 
@@ -44,7 +53,6 @@ def new(
     """Make a life, without running it, and make it the current one.
 
     Nothing is taken over from the life that was current before: what is not said here has its default."""
-    from odin_core.home import open_home
     from odin_core.lifecycle import life as lives
     from odin_core.lifecycle.config import configured
     from odin_core.market.data import MarketData
@@ -52,7 +60,7 @@ def new(
 
     load_profile(market).require_synthetic(edge)
     config = configured(seed=seed, edge=edge, assignments=assignments)
-    opened = open_home(home)
+    opened = the_home(home)
     data = MarketData.of(opened, market, config)
     first = data.calendar.require(start or data.default_range()[0])
     with opened.writer("odin life new"):
@@ -93,6 +101,7 @@ def show_settings(home: Path, market: str, life_id: str | None, json_output: boo
 def rewind(home: Path, market: str, life_id: str | None, to: date, yes: bool) -> None:
     """Go back to a finished session in a new generation; nothing is deleted."""
     from odin_core.lifecycle.life import plan_rewind
+    from odin_core.registry.following import follow
 
     chosen = the_life(home, market, life_id)
     if not yes:
@@ -104,3 +113,4 @@ def rewind(home: Path, market: str, life_id: str | None, to: date, yes: bool) ->
         click.echo(planned.to_text())
         planned.apply()
         chosen.note(now(), "rewind", to=to)
+        follow(chosen, now())

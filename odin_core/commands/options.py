@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, as_json, common, emit
+from odin_core.commands.common import SESSION, as_json, common, emit, the_home
 from odin_core.errors import OdinError, in_order
 from odin_core.market.profile import load_profile
 
@@ -30,12 +30,11 @@ def options(home: Path, market: str, start: date | None, end: date | None, json_
     """Write the tables option_chain and open_interest of each session that has bars of options (docs/options.md).
 
     What is there already and would be the same is left alone. `odin sql` finds them under the market's name."""
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.options.open_interest import BAR_TABLES, open_interest_of, store_open_interest
 
     in_order(start, end)
-    profile, opened = load_profile(market), open_home(home, create=False)
+    profile, opened = load_profile(market), the_home(home, create=False)
     calendar, lake = session_calendar(profile), opened.lake(market)
     indices = [opened.lake(name) for name in profile.underlyings_in]
     stored = sorted({session for table in BAR_TABLES for session in lake.sessions(table)})

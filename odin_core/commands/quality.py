@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from odin_core.commands.common import SESSION, as_json, common, emit
+from odin_core.commands.common import SESSION, as_json, common, emit, the_home
 from odin_core.errors import OdinError, in_order
 from odin_core.market.profile import load_profile
 
@@ -22,13 +22,12 @@ class NothingStored(OdinError):
 @as_json
 def quality(home: Path, market: str, start: date | None, end: date | None, json_output: bool) -> None:
     """What is wrong with the market's data: a summary here, and a page with plots whose path is printed."""
-    from odin_core.home import open_home
     from odin_core.lake import write_text
     from odin_core.market.bars import interval_of
     from odin_core.market.calendar import session_calendar
     from odin_core.market.quality.report import quality_report
 
-    profile, opened = load_profile(market), open_home(home, create=False)
+    profile, opened = load_profile(market), the_home(home, create=False)
     in_order(start, end)
     lake = opened.lake(market)
     have = sorted({session for table in lake.tables() if interval_of(table) for session in lake.sessions(table)})
@@ -53,11 +52,10 @@ def accept(
     home: Path, market: str, session: date, symbol: str, rule: str, interval: str, why: str, json_output: bool
 ) -> None:
     """Say that an error finding is right data after all; it becomes a warning and stops nothing any more."""
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.quality.accepting import accept as write_down
 
-    opened, calendar = open_home(home, create=False), session_calendar(load_profile(market))
+    opened, calendar = the_home(home, create=False), session_calendar(load_profile(market))
     with opened.writer(f"odin data accept --market {market}"):
         findings = write_down(
             opened.lake(market), calendar, session, symbol=symbol, rule=rule, why=why, interval=interval

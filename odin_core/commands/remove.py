@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from odin_core.commands.common import SESSION, as_json, common, emit, outdated
+from odin_core.commands.common import SESSION, as_json, common, emit, outdated, the_home
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -32,14 +32,13 @@ def remove(
     json_output: bool,
 ) -> None:
     """Remove the bars of an origin or of a session, with all that is known about them. Files are not touched."""
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.intake.removing import plan_removal
     from odin_core.market.intake.removing import remove as take_out
 
     if origin is None and session is None:
         raise NotSaidWhat
-    opened, profile = open_home(home, create=False), load_profile(market)
+    opened, profile = the_home(home, create=False), load_profile(market)
     lake = opened.lake(market)
     if yes:
         with opened.writer(f"odin data remove --market {market}"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from odin_core import text
-from odin_core.commands.common import SESSION, around, as_json, common, emit, names, now
+from odin_core.commands.common import SESSION, around, as_json, common, emit, names, now, the_home
 from odin_core.errors import OdinError
 from odin_core.market.profile import load_profile
 
@@ -47,10 +47,9 @@ def fetch(
     """Bring bars from the market's source: only what is missing, so the same command goes on after a stop.
 
     Status 1 where the source refused a symbol; the others are there."""
-    from odin_core.home import open_home
     from odin_core.market.intake.fetching import fetch_market, sessions_to_fetch
 
-    profile, opened, surroundings = load_profile(market), open_home(home), around()
+    profile, opened, surroundings = load_profile(market), the_home(home), around()
     with (
         opened.writer(f"odin data fetch --market {market}"),
         text.progress_bar("fetch", sys.stderr.isatty()) as bar,
@@ -88,10 +87,9 @@ def _what_was_fetched_is_kept() -> Iterator[None]:
 @as_json
 def check(home: Path, market: str, json_output: bool) -> None:
     """Is the market's history up to date, is its source's token fresh, is a secret missing? Status 1 if not."""
-    from odin_core.home import open_home
     from odin_core.market.intake.checking import check_market
 
-    findings = check_market(open_home(home), load_profile(market), around())
+    findings = check_market(the_home(home), load_profile(market), around())
     emit([finding._asdict() for finding in findings], json_output, lambda _: "\n".join(f.to_text() for f in findings))
     sys.exit(0 if all(finding.passed for finding in findings) else 1)
 
@@ -128,12 +126,11 @@ def tap(
     home: Path, market: str, symbols: str | None, exchange: str | None, seconds: float, minutes: float | None
 ) -> None:
     """Write the source's live ticks to disk as they come. `odin data compact` makes a session's bars of them."""
-    from odin_core.home import open_home
     from odin_core.market.intake.fetching import NothingToAsk, can_fetch
     from odin_core.market.intake.tap import Tap
     from odin_core.market.sources.source import Streams, open_source
 
-    profile, opened, surroundings = load_profile(market), open_home(home), around()
+    profile, opened, surroundings = load_profile(market), the_home(home), around()
     source = open_source(profile.source, surroundings, market=market) if can_fetch(profile) else None
     if source is None:
         raise NothingToAsk(market, profile.source["kind"])
@@ -154,11 +151,10 @@ def tap(
 @as_json
 def compact(home: Path, market: str, session: date, json_output: bool) -> None:
     """Make minute bars of what was tapped in a session, in the lake; bars that were fetched or imported stay."""
-    from odin_core.home import open_home
     from odin_core.market.calendar import session_calendar
     from odin_core.market.intake.tap import compact as compacted
 
-    opened, profile = open_home(home, create=False), load_profile(market)
+    opened, profile = the_home(home, create=False), load_profile(market)
     with opened.writer(f"odin data compact --market {market}"):
         report = compacted(
             opened.tap, market, lake=opened.lake(market), calendar=session_calendar(profile), session=session

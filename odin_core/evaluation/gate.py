@@ -1,150 +1,22 @@
 """The gate: evidence in, verdict out. Only a candidate that meets every criterion is promoted; a refusal has numbers.
 
-All bounds of a verdict share one error, alpha_total·2⁻ʲ for the life's j-th hypothesis (each new incumbent starts one).
-As all must hold, promoting where one should not has at most that chance, over all weekly looks together. Bounds are
-made in `sequential`, rewards in the replay buffer; who is trained and what a promotion does is decided elsewhere.
-Reports are text made from a verdict, the same bytes for the same verdict."""
+All bounds of a verdict share one error, alpha_total·2⁻ʲ for the life's j-th hypothesis (each new incumbent starts one),
+divided by how many alternatives were compared on the same sessions. As all must hold, promoting where one should not
+has at most that chance, over all weekly looks together. Bounds are made in `sequential`, rewards in the replay buffer;
+who is trained and what a promotion does is decided elsewhere; `gate_report` makes a verdict readable."""
 
-import html
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
-from odin_core.evaluation.metrics import FloatArray, max_drawdown
+from odin_core.evaluation.evidence import Criterion, Evidence, GateConfig, Ranking, Relation, Verdict, number
+from odin_core.evaluation.metrics import FloatArray, deflated_sharpe_ratio, max_drawdown, sharpe_ratio
 from odin_core.evaluation.sequential import lower_confidence_sequence, sessions_to_detection, spend, tightest_rho
 
-Outcome = Literal["promoted", "refused", "insufficient"]
-Relation = Literal[">", ">=", "<="]
-SESSION_COLUMNS = ("session", "decisions", "candidate", "random", "rules", "incumbent", "ic")
-FOLD_COLUMNS = ("fold", "decisions", "candidate", "random")
-REWARD = "reward per decision"
-SIGNS: dict[Relation, str] = {">": ">", ">=": "≥", "<=": "≤"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    alpha_total: float = 0.05  # error of a whole life
-    min_sessions: int = 15  # out of sample, in which the candidate decided
-    min_decisions: int = 100
-    walk_forward_min_excess: float = 0.0  # over random, mean reward per decision of a fold
-    walk_forward_min_share: float = 0.6  # of the folds: two of three
-    ic_floor: float = 0.0
-    ic_ceiling: float = 0.1  # mean daily IC above which a leak is suspected; a market's profile may raise it
-    tightest_at: int = 60  # sessions at which the bounds are tightest
-    burn_in: int = 10  # sessions before the first bound
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha_total < 1:
-            raise ValueError(f"alpha_total={self.alpha_total}: an error rate lies between 0 and 1")
-        if self.min_sessions < self.burn_in:
-            raise ValueError(f"min_sessions={self.min_sessions}: no bound exists before burn_in={self.burn_in}")
-        if self.ic_ceiling <= self.ic_floor:
-            raise ValueError(f"ic_ceiling={self.ic_ceiling} leaves nothing above ic_floor={self.ic_floor}")
-
-
 DEFAULT = GateConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """What is known of a candidate out of sample. Rewards are net of costs, fractions; NaN is read as null.
-
-    `sessions`, one row per session, any order: `session` (date), `decisions` (chosen by the candidate), mean rewards of
-    the decisions chosen that session, each by the version in force *before* it, and `ic`, the session's rank
-    correlation of forecast and outcome (null when undefined). A null reward means: `candidate` chose nothing, which is
-    no evidence, the row is left out; `random`, the row is left out of that comparison; `rules` chose nothing, which
-    earns 0; `incumbent`, there was none, left out of that comparison (one that chose nothing earned 0.0, not null).
-    `walk_forward`, one row per purged fold: `fold`, `decisions`, and mean rewards `candidate`, `random`."""
-
-    candidate: str
-    hypothesis: int  # j = 1, 2, …: the incumbents this life has had, plus one
-    sessions: pl.DataFrame
-    walk_forward: pl.DataFrame
-    incumbent: str | None = None
-    mean_cost: float | None = None  # per decision, already inside the rewards
-
-    def __post_init__(self) -> None:
-        for name, columns in (("sessions", SESSION_COLUMNS), ("walk_forward", FOLD_COLUMNS)):
-            frame: pl.DataFrame = getattr(self, name)
-            missing = [c for c in columns if c not in frame.columns]
-            if missing:
-                raise ValueError(f"{name} lacks {', '.join(missing)}; it needs {', '.join(columns)}")
-            if frame[columns[0]].is_duplicated().any():
-                raise ValueError(f"{name} has one {columns[0]} twice; one row per {columns[0]}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Criterion:
-    name: str
-    value: float | None  # None: cannot be computed yet
-    relation: Relation = ">"
-    threshold: float = 0.0
-    unit: str = REWARD
-    explanation: str
-    amount: bool = False  # asks how much evidence there is, not what it says
-
-    @property
-    def passed(self) -> bool:
-        if self.value is None:
-            return False
-        if self.relation == ">":
-            return self.value > self.threshold
-        return self.value >= self.threshold if self.relation == ">=" else self.value <= self.threshold
-
-    @property
-    def distance(self) -> float | None:
-        """How far the value lies beyond the threshold's wrong side, in its unit; 0 if passed, None without a value."""
-        if self.value is None:
-            return None
-        return 0.0 if self.passed else abs(self.value - self.threshold)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "passed": self.passed, "distance": self.distance}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    candidate: str
-    incumbent: str | None
-    hypothesis: int
-    alpha: float  # spent on this hypothesis
-    criteria: tuple[Criterion, ...]
-    facts: Mapping[str, float | str | None]
-
-    @property
-    def failed(self) -> tuple[Criterion, ...]:
-        return tuple(c for c in self.criteria if not c.passed)
-
-    @property
-    def outcome(self) -> Outcome:
-        """`insufficient`: an amount is too small or a number cannot be computed yet. `refused`: the numbers say no."""
-        if not self.failed:
-            return "promoted"
-        return "insufficient" if any(c.amount or c.value is None for c in self.failed) else "refused"
-
-    @property
-    def reason(self) -> str:
-        """One line for a ledger: the unmet criteria with value and threshold."""
-        if not self.failed:
-            return f"all {len(self.criteria)} criteria met at error {_number(self.alpha)}"
-        return "; ".join(f"{c.name} {_number(c.value)}, needs {_needs(c)}" for c in self.failed)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; no NaN, no infinity."""
-        return {
-            "candidate": self.candidate,
-            "incumbent": self.incumbent,
-            "hypothesis": self.hypothesis,
-            "alpha": self.alpha,
-            "outcome": self.outcome,
-            "reason": self.reason,
-            "criteria": [c.to_dict() for c in self.criteria],
-            "facts": dict(self.facts),
-        }
 
 
 def judge(evidence: Evidence, config: GateConfig = DEFAULT) -> Verdict:
@@ -160,10 +32,10 @@ def judge(evidence: Evidence, config: GateConfig = DEFAULT) -> Verdict:
     independently: promoted by session 120 (median session) 45 % at d = 0.3, 93 % (65) at 0.45, 99.5 % (35) at 0.6,
     200 lives each.
     A part is repeated in tests/evaluation/test_gate.py."""
-    alpha = spend(config.alpha_total, evidence.hypothesis)
+    alpha = spend(config.alpha_total, evidence.hypothesis) / evidence.selected_from
     frame = evidence.sessions.sort("session")
-    reward = {name: _floats(frame, name) for name in ("candidate", "random", "rules", "incumbent")}
-    candidate, rules, ic = reward["candidate"], np.nan_to_num(reward["rules"]), _floats(frame, "ic")
+    reward = {name: floats(frame, name) for name in ("candidate", "random", "rules", "incumbent")}
+    candidate, rules, ic = reward["candidate"], np.nan_to_num(reward["rules"]), floats(frame, "ic")
     criteria = [
         *_amounts(frame, candidate, config),
         _bound("beats_random", candidate - reward["random"], alpha, config, "candidate − random"),
@@ -173,14 +45,18 @@ def judge(evidence: Evidence, config: GateConfig = DEFAULT) -> Verdict:
     if evidence.incumbent is not None:
         difference = candidate - reward["incumbent"]
         criteria.append(_bound("beats_incumbent", difference, alpha, config, "candidate − incumbent"))
-    criteria += [_walk_forward(evidence.walk_forward, config), *_ranking(ic, config)]
+        criteria += _no_worse(candidate, reward["incumbent"], config)
+    criteria += [_walk_forward(evidence.walk_forward, config), *_information(ic, config)]
+    criteria += [*_decisions(evidence.ranking, config), *_deflated(candidate, evidence.trials, config)]
+    criteria += [c for measured in evidence.findings.values() for c in measured]
+    criteria += _asked_last(evidence, config, all(c.passed for c in criteria))
     return Verdict(
         candidate=evidence.candidate,
         incumbent=evidence.incumbent,
         hypothesis=evidence.hypothesis,
         alpha=alpha,
         criteria=tuple(criteria),
-        facts=_facts(frame, reward, evidence.mean_cost),
+        facts=_facts(frame, reward, evidence),
     )
 
 
@@ -189,7 +65,7 @@ def meets_absolute(sessions: pl.DataFrame, alpha: float, config: GateConfig = DE
     `sessions` as in `Evidence` (`session`, `candidate`, `random` are read), those after the champion's training window.
     """
     frame = sessions.sort("session")
-    difference = _floats(frame, "candidate") - _floats(frame, "random")
+    difference = floats(frame, "candidate") - floats(frame, "random")
     return _bound("absolute", difference, alpha, config, "champion − random since its training window")
 
 
@@ -207,7 +83,7 @@ def _amounts(frame: pl.DataFrame, candidate: FloatArray, config: GateConfig) -> 
         ),
         Criterion(
             name="enough_decisions",
-            value=float(np.nansum(_floats(frame, "decisions")[decided])),
+            value=float(np.nansum(floats(frame, "decisions")[decided])),
             relation=">=",
             threshold=float(config.min_decisions),
             unit="decisions",
@@ -221,13 +97,13 @@ def _bound(name: str, difference: FloatArray, alpha: float, config: GateConfig, 
     seen = difference[~np.isnan(difference)]
     rho = tightest_rho(alpha, config.tightest_at)
     bounds = lower_confidence_sequence(seen, alpha, rho, burn_in=config.burn_in)
-    said = f"lower bound of {what}, valid at every look at error {_number(alpha)}; {seen.size} sessions"
+    said = f"lower bound of {what}, valid at every look at error {number(alpha)}; {seen.size} sessions"
     mean, bound = _average(difference), float(bounds[-1]) if seen.size else -math.inf
     if mean is None or math.isinf(bound):
         tie = mean if mean is not None and mean <= 0 and seen.size >= config.burn_in else None
         return Criterion(name=name, value=tie, explanation=f"{said}, at least {config.burn_in} that differ are needed")
     effect = mean / float(seen.std(ddof=1))
-    said += f", mean {_number(mean)}, {_number(effect)} standard deviations"
+    said += f", mean {number(mean)}, {number(effect)} standard deviations"
     if bound <= 0 < mean and (needed := sessions_to_detection(effect, alpha, rho, burn_in=config.burn_in)):
         said += f", which takes about {needed} sessions to show"
     return Criterion(name=name, value=bound, explanation=said)
@@ -240,22 +116,22 @@ def _mean(name: str, values: FloatArray, what: str) -> Criterion:
 
 def _walk_forward(folds: pl.DataFrame, config: GateConfig) -> Criterion:
     frame = folds.sort("fold")
-    excess = _floats(frame, "candidate") - _floats(frame, "random")
-    pairs = zip(excess.tolist(), _floats(frame, "decisions").tolist(), strict=True)
-    each = "; ".join(f"{_number(e)} of {_number(n)} decisions" for e, n in pairs) or "no fold"
+    excess = floats(frame, "candidate") - floats(frame, "random")
+    pairs = zip(excess.tolist(), floats(frame, "decisions").tolist(), strict=True)
+    each = "; ".join(f"{number(e)} of {number(n)} decisions" for e, n in pairs) or "no fold"
     return Criterion(
         name="walk_forward",
         value=float(np.mean(excess > config.walk_forward_min_excess)) if excess.size else None,
         relation=">=",
         threshold=config.walk_forward_min_share,
         unit="share of folds",
-        explanation=f"purged folds whose excess over random is above {_number(config.walk_forward_min_excess)}: {each}",
+        explanation=f"purged folds whose excess over random is above {number(config.walk_forward_min_excess)}: {each}",
     )
 
 
-def _ranking(ic: FloatArray, config: GateConfig) -> list[Criterion]:
+def _information(ic: FloatArray, config: GateConfig) -> list[Criterion]:
     seen = ic[~np.isnan(ic)]
-    error = f", standard error {_number(float(seen.std(ddof=1)) / math.sqrt(seen.size))}" if seen.size > 1 else ""
+    error = f", standard error {number(float(seen.std(ddof=1)) / math.sqrt(seen.size))}" if seen.size > 1 else ""
     return [
         Criterion(
             name="information_coefficient",
@@ -275,126 +151,157 @@ def _ranking(ic: FloatArray, config: GateConfig) -> list[Criterion]:
     ]
 
 
-def _facts(
-    frame: pl.DataFrame, reward: Mapping[str, FloatArray], mean_cost: float | None
-) -> dict[str, float | str | None]:
+def _no_worse(candidate: FloatArray, incumbent: FloatArray, config: GateConfig) -> list[Criterion]:
+    """Sharpe ratio and drawdown beside the incumbent's, on the sessions in which both are known."""
+    both = ~(np.isnan(candidate) | np.isnan(incumbent))
+    mine, other = candidate[both], incumbent[both]
+    criteria = []
+    if config.sharpe_margin is not None:
+        ours, theirs = sharpe_ratio(mine, 1), sharpe_ratio(other, 1)
+        known = not (math.isnan(ours) or math.isnan(theirs))
+        criteria.append(
+            Criterion(
+                name="sharpe_over_incumbent",
+                value=ours - theirs if known else None,
+                relation=">=",
+                threshold=config.sharpe_margin,
+                unit="Sharpe ratio per session",
+                explanation=f"candidate {number(ours)}, incumbent {number(theirs)}, {mine.size} sessions",
+            )
+        )
+    if config.drawdown_tolerance is not None:
+        ours, theirs = (-max_drawdown(r, compounded=False) for r in (mine, other))
+        criteria.append(
+            Criterion(
+                name="drawdown_over_incumbent",
+                value=ours - theirs if mine.size else None,
+                relation="<=",
+                threshold=config.drawdown_tolerance,
+                unit="summed mean rewards",
+                explanation=f"deepest fall of summed rewards: candidate {number(ours)}, incumbent {number(theirs)}",
+            )
+        )
+    return criteria
+
+
+def _decisions(ranking: Ranking | None, config: GateConfig) -> list[Criterion]:
+    """Hit rate, precision at the top and calibration, each where it is asked."""
+    r = ranking or Ranking(**dict.fromkeys(Ranking.__dataclass_fields__, math.nan))
+    said = f"{number(r.hit_rate)} of its decisions won, {number(r.random_hit_rate)} of random ones, F1 {number(r.f1)}"
+    top = f"{number(r.precision)} of its most confident contexts won, {number(r.base_rate)} of all"
+    asked: list[tuple[str, float, Relation, float | None, str, str]] = [
+        ("hit_rate", r.hit_rate - r.random_hit_rate, ">=", config.hit_rate_margin, "share over random", said),
+        ("precision_at_top", r.precision - r.base_rate, ">=", config.precision_margin, "share over all", top),
+        ("calibration", r.calibration_error, "<=", config.max_calibration_error, "expected calibration error",
+         f"distance of confidence from what became of it; Brier score {number(r.brier)}"),
+    ]  # fmt: skip
+    return [
+        Criterion(
+            name=name,
+            value=None if math.isnan(value) else value,
+            relation=relation,
+            threshold=threshold,
+            unit=unit,
+            explanation=explanation,
+        )
+        for name, value, relation, threshold, unit, explanation in asked
+        if threshold is not None
+    ]
+
+
+def _deflated(candidate: FloatArray, trials: int, config: GateConfig) -> list[Criterion]:
+    if config.min_deflated_sharpe is None:
+        return []
+    value = deflated(candidate, trials)
+    return [
+        Criterion(
+            name="deflated_sharpe",
+            value=None if math.isnan(value) else value,
+            relation=">=",
+            threshold=config.min_deflated_sharpe,
+            unit="probability",
+            explanation=f"that the Sharpe ratio of rewards by session beats the best of {trials} trials without skill",
+        )
+    ]
+
+
+def deflated(values: npt.ArrayLike, trials: int) -> float:
+    """Deflated Sharpe ratio of one series, NaN left out, whose `trials` (with it) vary by chance alone, variance
+    1 / n. NaN for fewer than five values or a constant. Source: as `metrics.deflated_sharpe_ratio`."""
+    r = np.asarray(values, dtype=np.float64)
+    r = r[~np.isnan(r)]
+    if r.size < 5 or np.ptp(r) == 0:
+        return math.nan
+    z = (r - r.mean()) / r.std()
+    return deflated_sharpe_ratio(
+        sharpe=float(r.mean() / r.std(ddof=1)),
+        n_obs=r.size,
+        n_trials=trials,
+        var_sharpe=1 / r.size,
+        skew=float((z**3).mean()),
+        kurtosis=float((z**4).mean()),
+    )
+
+
+def _asked_last(evidence: Evidence, config: GateConfig, rest_is_met: bool) -> list[Criterion]:
+    """What takes long to measure, so that it is measured of a candidate that meets the rest: `open_questions`."""
+    criteria = []
+    if config.min_seeds and (evidence.seeds is not None or rest_is_met):
+        criteria.append(_seeds(evidence.seeds, config))
+    if rest_is_met:
+        criteria += [
+            Criterion(
+                name=kind,
+                value=None,
+                unit="findings",
+                explanation="asked of a candidate that meets the rest, and not measured yet",
+                amount=True,
+            )
+            for kind in config.needs_findings
+            if not evidence.findings.get(kind)
+        ]
+    return criteria
+
+
+def _seeds(seeds: pl.DataFrame | None, config: GateConfig) -> Criterion:
+    excess = floats(seeds, "excess") if seeds is not None else np.empty(0)
+    enough = np.count_nonzero(~np.isnan(excess)) >= config.min_seeds
+    each = ", ".join(number(e) for e in excess.tolist()) or "not measured yet"
+    return Criterion(
+        name="seeds",
+        value=float(np.mean(excess > 0)) if enough else None,
+        relation=">=",
+        threshold=config.seeds_min_share,
+        unit="share of seeds",
+        explanation=f"at least {config.min_seeds} seeds of the learner; walk-forward excess over random: {each}",
+        amount=not enough,
+    )
+
+
+def open_questions(verdict: Verdict) -> bool:
+    """Whether a candidate meets all that was measured and only what is asked last is missing."""
+    return bool(verdict.failed) and all(c.amount and c.value is None for c in verdict.failed)
+
+
+def _facts(frame: pl.DataFrame, reward: Mapping[str, FloatArray], evidence: Evidence) -> dict[str, float | str | None]:
     deepest = max_drawdown(reward["candidate"], compounded=False)
+    dsr = deflated(reward["candidate"], evidence.trials)
     return {
         "first_session": str(frame["session"][0]) if frame.height else None,
         "last_session": str(frame["session"][-1]) if frame.height else None,
         **{f"mean_{name}": _average(values) for name, values in reward.items()},
-        "mean_cost": mean_cost,
+        "mean_cost": evidence.mean_cost,
         "max_drawdown_of_summed_rewards": None if math.isnan(deepest) else deepest,
+        "trials": evidence.trials,
+        "selected_from": evidence.selected_from,
+        "deflated_sharpe_ratio": None if math.isnan(dsr) else dsr,
     }
 
 
-def _floats(frame: pl.DataFrame, column: str) -> FloatArray:
+def floats(frame: pl.DataFrame, column: str) -> FloatArray:
     return frame[column].cast(pl.Float64).to_numpy()
 
 
 def _average(values: FloatArray) -> float | None:
     seen = values[~np.isnan(values)]
     return float(seen.mean()) if seen.size else None
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.4g}"
-
-
-def _needs(c: Criterion) -> str:
-    return f"{SIGNS[c.relation]} {_number(c.threshold)}"
-
-
-HEADINGS = ("criterion", "result", "value", "needs", "distance", "unit", "explanation")
-COLOURS = {"candidate": "#1f5fbf", "incumbent": "#7a3fa0", "rules": "#b36b00", "random": "#777777"}
-STYLE = """body{font:14px/1.5 sans-serif;max-width:960px;margin:2em auto;padding:0 1em}
-table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}
-.PASS td:nth-child(2){color:#07702f}.FAIL td:nth-child(2){color:#b00020;font-weight:bold}
-dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1em}dd{margin:0}"""
-
-
-def report_markdown(verdict: Verdict, context: Mapping[str, object]) -> str:
-    """The verdict as Markdown: outcome, `context` as lines "name: value", one table row per criterion, the facts."""
-    table = [HEADINGS, ("---",) * len(HEADINGS), *map(_cells, verdict.criteria)]
-    lines = [
-        f"# {_markdown(verdict.candidate)}: {verdict.outcome}\n",
-        f"{_markdown(verdict.reason)}\n",
-        *(f"- {_markdown(name)}: {_markdown(value)}" for name, value in _heading(verdict, context)),
-        "",
-        *("| " + " | ".join(map(_markdown, row)) + " |" for row in table),
-        "",
-        *(f"- {name}: {value}" for name, value in _fact_lines(verdict)),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def report_html(verdict: Verdict, evidence: Evidence, context: Mapping[str, object]) -> str:
-    """The same as one self-contained page, with the summed rewards of candidate and baselines as inline SVG."""
-    rows = (f'<tr class="{c[1]}">' + _tags("td", c) + "</tr>\n" for c in map(_cells, verdict.criteria))
-    title = html.escape(f"{verdict.candidate}: {verdict.outcome}")
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f"<style>{STYLE}</style></head>\n<body><h1>{title}</h1><p>{html.escape(verdict.reason)}</p>\n"
-        f"{_terms(_heading(verdict, context))}\n"
-        f"<table><tr>{_tags('th', HEADINGS)}</tr>\n{''.join(rows)}</table>\n"
-        f"{_plot(evidence)}\n{_terms(_fact_lines(verdict))}</body></html>\n"
-    )
-
-
-def _cells(c: Criterion) -> tuple[str, ...]:
-    result = "PASS" if c.passed else "FAIL"
-    return (c.name, result, _number(c.value), _needs(c), _number(c.distance), c.unit, c.explanation)
-
-
-def _heading(verdict: Verdict, context: Mapping[str, object]) -> Iterable[tuple[str, object]]:
-    yield from context.items()
-    yield "incumbent", verdict.incumbent or "none"
-    yield "error spent", f"{_number(verdict.alpha)} (hypothesis {verdict.hypothesis} of this life)"
-
-
-def _fact_lines(verdict: Verdict) -> Iterable[tuple[str, object]]:
-    for name, value in verdict.facts.items():
-        yield name.replace("_", " "), value if isinstance(value, str) else _number(value)
-
-
-def _terms(pairs: Iterable[tuple[str, object]]) -> str:
-    return f"<dl>{''.join(_tags('dt', [name]) + _tags('dd', [value]) for name, value in pairs)}</dl>"
-
-
-def _tags(tag: str, values: Iterable[object]) -> str:
-    return "".join(f"<{tag}>{html.escape(str(v))}</{tag}>" for v in values)
-
-
-def _markdown(value: object) -> str:
-    return " ".join(html.escape(str(value), quote=False).split()).replace("|", "\\|").replace("&gt;", ">")
-
-
-def _plot(evidence: Evidence, width: int = 720, height: int = 240, margin: int = 50) -> str:
-    frame = evidence.sessions.sort("session")
-    shown = [name for name in COLOURS if name != "incumbent" or evidence.incumbent is not None]
-    sums = {name: np.append(0.0, np.cumsum(np.nan_to_num(_floats(frame, name)))) for name in shown}
-    low, high = min(float(s.min()) for s in sums.values()), max(float(s.max()) for s in sums.values())
-    x = np.linspace(margin, width - margin, frame.height + 1)
-
-    def y(value: FloatArray | float) -> FloatArray:
-        share = (np.asarray(value) - low) / ((high - low) or 1.0)
-        return height - margin - share * (height - 2 * margin)
-
-    lines = "".join(
-        f'<text x="{margin + 100 * i}" y="20" fill="{COLOURS[name]}">{name}</text>'
-        f'<polyline fill="none" stroke="{COLOURS[name]}" stroke-width="2" points="'
-        + " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y(line), strict=True))
-        + '"/>'
-        for i, (name, line) in enumerate(sums.items())
-    )
-    marks = "".join(
-        f'<line x1="{margin}" x2="{width - margin}" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="#ddd"/>'
-        f'<text x="2" y="{y(v):.1f}">{_number(v)}</text>'
-        for v in sorted({low, 0.0, high})
-    )
-    days = (str(frame["session"][0]), str(frame["session"][-1])) if frame.height else ("", "")
-    return (
-        f'<h2>Summed mean rewards by session</h2><svg viewBox="0 0 {width} {height}" width="{width}" font-size="12" '
-        f'role="img" aria-label="summed rewards">{marks}{lines}<text x="{margin}" y="{height - 8}">{days[0]}</text>'
-        f'<text x="{width - margin}" y="{height - 8}" text-anchor="end">{days[1]}</text></svg>'
-    )

@@ -1,201 +1,304 @@
-"""Metrics of a return series, of a ranking and of a set of weights: one formula, one function.
+"""Metrics of return series, one formula, one function; `summary` has all of them at once.
 
-What comes in: 1-D float arrays (or lists) of simple per-period returns as fractions (0.01 is 1 %), oldest first; rows
-that are NaN are dropped before anything else, so they count neither as a return nor as time. `periods` is the number
-of periods a year. What a series cannot answer (too few rows, no spread, no loss to divide by) is NaN, never a
-flattering number. Inference over time lives in `sequential`, verdicts in `gate`; oracles in tests/oracles."""
+What comes in: float arrays (or lists) of simple per-period returns as fractions (0.01 is 1 %), oldest first. One
+series, shape (periods,), gives a float; many, shape (…, periods), give an array of the leading shape. Rows that are NaN
+are dropped from their series before anything else, so they count neither as a return nor as time. `periods` is the
+number of periods a year. What a series cannot answer (too few rows, no spread, no loss to divide by) is NaN, never a
+flattering number. A `ReturnSeries` in place of the array shares its passes among several calls.
 
-import math
-from statistics import NormalDist
+Forecasts against outcomes live in `ranking`, the inference on a Sharpe ratio in `significance` (both are also reached
+from here), inference over time in `sequential`, verdicts in `gate`; oracles in tests/oracles."""
+
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-NAN = float("nan")
-EULER_GAMMA = float(np.euler_gamma)
-_NORMAL = NormalDist()
+from odin_core.evaluation.ranking import f1_score as f1_score
+from odin_core.evaluation.ranking import information_coefficient as information_coefficient
+from odin_core.evaluation.ranking import precision_at_k as precision_at_k
+from odin_core.evaluation.return_series import NAN, FloatArray, ReturnSeries, ratio
+from odin_core.evaluation.significance import deflated_sharpe_ratio as deflated_sharpe_ratio
+from odin_core.evaluation.significance import expected_maximum_sharpe as expected_maximum_sharpe
+from odin_core.evaluation.significance import minimum_track_record_length as minimum_track_record_length
+from odin_core.evaluation.significance import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from odin_core.evaluation.significance import sharpe_standard_error as sharpe_standard_error
+
+Returns: TypeAlias = npt.ArrayLike | ReturnSeries
+CHUNK = 512
+"""How many series `summary` passes over at a time, so that they stay in the processor's cache."""
 
 
-def sharpe_ratio(returns: npt.ArrayLike, periods: float) -> float:
+def sharpe_ratio(returns: Returns, periods: float) -> Any:
     """Annualised Sharpe ratio, mean / std · √periods, ddof 1, no risk-free rate.
     NaN for fewer than two rows or a constant series. Source: Sharpe 1994, ex post form. Oracle: empyrical."""
-    r = _rows(returns)
-    if r.size < 2 or np.ptp(r) == 0:
-        return NAN
-    std = float(r.std(ddof=1))
-    return float(r.mean()) / std * math.sqrt(periods) if std > 0 else NAN
+    series = _series(returns)
+    return series.answer(ratio(series.moments.mean, series.moments.std) * np.sqrt(periods))
 
 
-def sortino_ratio(returns: npt.ArrayLike, periods: float, required: float = 0.0) -> float:
+def sortino_ratio(returns: Returns, periods: float, required: float = 0.0) -> Any:
     """Annualised Sortino ratio: mean excess over `required` (per period) / downside deviation · √periods.
     The downside deviation is √mean(min(excess, 0)²) over all rows. NaN for fewer than two rows, a constant series, or
     one that never falls short. Source: Sortino & Price 1994. Oracle: empyrical."""
-    r = _rows(returns)
-    if r.size < 2 or np.ptp(r) == 0:
-        return NAN
-    excess = r - required
-    downside = math.sqrt(np.mean(np.minimum(excess, 0.0) ** 2))
-    return float(excess.mean() / downside * math.sqrt(periods)) if downside > 0 else NAN
+    series = _series(returns)
+    moments = series.moments
+    downside = np.where(moments.std > 0, _downside(series, required), NAN)
+    return series.answer(ratio(moments.mean - required, downside) * np.sqrt(periods))
 
 
-def annual_volatility(returns: npt.ArrayLike, periods: float) -> float:
+def annual_volatility(returns: Returns, periods: float) -> Any:
     """Standard deviation (ddof 1) · √periods; 0 for a constant series, NaN below two rows. Oracle: empyrical."""
-    r = _rows(returns)
-    return float(r.std(ddof=1) * math.sqrt(periods)) if r.size >= 2 else NAN
+    series = _series(returns)
+    return series.answer(series.moments.std * np.sqrt(periods))
 
 
-def annual_return(returns: npt.ArrayLike, periods: float) -> float:
-    """Compound growth a year, (Π(1 + r))^(periods / n) − 1, n rows that are not NaN; NaN for none, −1 after ruin."""
-    r = _rows(returns)
-    if r.size == 0:
-        return NAN
-    wealth = float(np.prod(1.0 + r))
-    return wealth ** (periods / r.size) - 1.0 if wealth > 0 else -1.0
+def downside_deviation(returns: Returns, periods: float, required: float = 0.0) -> Any:
+    """√mean(min(r − required, 0)²) over all rows · √periods, `required` per period; 0 without a shortfall, NaN for no
+    rows. Source: Sortino & Price 1994."""
+    series = _series(returns)
+    return series.answer(_downside(series, required) * np.sqrt(periods))
 
 
-def drawdown_series(returns: npt.ArrayLike, *, compounded: bool = True) -> FloatArray:
-    """Distance from the highest wealth so far, the starting capital included: shape (n,), n rows not NaN, each ≤ 0.
-    Compounded: wealth Π(1 + r), drawdown as a fraction of the peak. Otherwise wealth Σ r, drawdown in the unit of
-    `returns` (for rewards that are not reinvested). Oracle: skfolio."""
-    r = _rows(returns)
-    if compounded:
-        wealth = np.cumprod(1.0 + r)
-        return wealth / np.maximum(np.maximum.accumulate(wealth), 1.0) - 1.0
-    total = np.cumsum(r)
-    return total - np.maximum(np.maximum.accumulate(total), 0.0)
+def total_return(returns: Returns, *, compounded: bool = True) -> Any:
+    """Growth over the whole series: Π(1 + r) − 1, and −1 once all is lost; not compounded Σ r. NaN for no rows."""
+    series = _series(returns)
+    return series.answer(_growth(series, compounded))
 
 
-def max_drawdown(returns: npt.ArrayLike, *, compounded: bool = True) -> float:
+def annual_return(returns: Returns, periods: float, *, compounded: bool = True) -> Any:
+    """Growth a year: (Π(1 + r))^(periods / n) − 1, n rows that are not NaN, and −1 after ruin; not compounded
+    mean · periods. NaN for no rows."""
+    series = _series(returns)
+    return series.answer(_annual_growth(series, periods, compounded))
+
+
+def drawdown_series(returns: Returns, *, compounded: bool = True) -> FloatArray:
+    """Distance from the highest wealth so far, the starting capital included, each ≤ 0. One series: shape (n,), n rows
+    not NaN; many: the shape of `returns`, NaN where the row is. Compounded: wealth Π(1 + r), drawdown as a fraction of
+    the peak. Otherwise wealth Σ r, drawdown in the unit of `returns` (for rewards that are not reinvested).
+    Oracle: skfolio."""
+    series = _series(returns)
+    return series.paths(series.depths(compounded))
+
+
+def max_drawdown(returns: Returns, *, compounded: bool = True) -> Any:
     """Deepest point of `drawdown_series`, a number ≤ 0; NaN for no rows. Oracle: empyrical."""
-    depth = drawdown_series(returns, compounded=compounded)
-    return float(depth.min()) if depth.size else NAN
+    series = _series(returns)
+    drawdowns = series.drawdowns(compounded)
+    return series.answer(np.where(drawdowns.n_obs > 0, drawdowns.deepest, NAN))
 
 
-def omega_ratio(returns: npt.ArrayLike, required: float = 0.0) -> float:
+def average_drawdown(returns: Returns, *, compounded: bool = True) -> Any:
+    """Mean of `drawdown_series` over all rows, those at a peak included, a number ≤ 0; NaN for no rows.
+    Source: Chekhlov, Uryasev & Zabarankin 2005. Oracle: skfolio."""
+    series = _series(returns)
+    drawdowns = series.drawdowns(compounded)
+    return series.answer(ratio(drawdowns.total, drawdowns.n_obs))
+
+
+def drawdown_durations(returns: Returns, *, compounded: bool = True) -> FloatArray:
+    """How many sessions in a row wealth has been below its highest, at each row; 0 at a peak, and where less than 1e-12
+    is missing, which is rounding. Shape as `drawdown_series`. A drawdown's duration is the last number before a 0."""
+    from odin_core.evaluation.passes import sessions_under_water
+
+    series = _series(returns)
+    return series.paths(sessions_under_water(series.depths(compounded)))
+
+
+class TimeUnderWater(NamedTuple):
+    """Sessions in a row below the highest wealth so far: a float each, or float64 (…); NaN for no rows."""
+
+    longest: Any
+    current: Any  # at the last row; 0 at a peak
+
+
+def time_under_water(returns: Returns, *, compounded: bool = True) -> TimeUnderWater:
+    """Longest and current `drawdown_durations`. Rows are sessions; one that falls at once counts from the first."""
+    series = _series(returns)
+    drawdowns = series.drawdowns(compounded)
+    some = drawdowns.n_obs > 0
+    longest, current = (np.where(some, age, NAN) for age in (drawdowns.longest, drawdowns.current))
+    return TimeUnderWater(series.answer(longest), series.answer(current))
+
+
+def ulcer_index(prices: npt.ArrayLike) -> Any:
+    """√mean(drawdown²) of price series (…, n), drawdown in percent of the highest price so far; NaN for no rows.
+    Source: Martin & McCann 1989. Oracle: ffn."""
+    values = np.asarray(prices, dtype=np.float64)
+    percent = 100.0 * (values / np.fmax.accumulate(values, axis=-1) - 1.0)
+    mean_square = ratio(np.nansum(percent**2, axis=-1), np.count_nonzero(~np.isnan(values), axis=-1))
+    return np.sqrt(mean_square) if values.ndim > 1 else float(np.sqrt(mean_square))
+
+
+def calmar_ratio(returns: Returns, periods: float, *, compounded: bool = True) -> Any:
+    """`annual_return` / |`max_drawdown`|; NaN without a drawdown. Source: Young 1991, over the whole series."""
+    series = _series(returns)
+    return series.answer(ratio(_annual_growth(series, periods, compounded), -series.drawdowns(compounded).deepest))
+
+
+def omega_ratio(returns: Returns, required: float = 0.0) -> Any:
     """Σ gains above `required` (per period) / Σ shortfalls below it; NaN when nothing falls short.
     Source: Keating & Shadwick 2002, discrete form."""
-    excess = _rows(returns) - required
-    shortfall = -float(np.minimum(excess, 0.0).sum())
-    return float(np.maximum(excess, 0.0).sum()) / shortfall if shortfall > 0 else NAN
+    series = _series(returns)
+    partial = series.partial(required)
+    return series.answer(ratio(partial.gains, partial.losses))
 
 
-def calmar_ratio(returns: npt.ArrayLike, periods: float) -> float:
-    """`annual_return` / |`max_drawdown`|; NaN without a drawdown. Source: Young 1991, over the whole series."""
-    depth = max_drawdown(returns)
-    return annual_return(returns, periods) / -depth if depth < 0 else NAN
+def profit_factor(returns: Returns) -> Any:
+    """Σ gains / |Σ losses|, the omega ratio at 0; NaN when nothing was lost."""
+    return omega_ratio(returns, 0.0)
 
 
-def value_at_risk(returns: npt.ArrayLike, level: float = 0.05) -> float:
+def gain_to_pain(returns: Returns) -> Any:
+    """Σ returns / |Σ losses|, which is `profit_factor` − 1; NaN when nothing was lost. Source: Schwager 2012."""
+    series = _series(returns)
+    partial = series.partial(0.0)
+    return series.answer(ratio(partial.gains - partial.losses, partial.losses))
+
+
+def payoff_ratio(returns: Returns) -> Any:
+    """Mean gain / |mean loss|; NaN without a loss or without a gain."""
+    series = _series(returns)
+    partial = series.partial(0.0)
+    return series.answer(ratio(ratio(partial.gains, partial.above), ratio(partial.losses, partial.below)))
+
+
+def hit_rate(returns: Returns) -> Any:
+    """Share of rows above zero, 0 to 1; a zero return is a row but no hit. NaN for no rows."""
+    series = _series(returns)
+    return series.answer(ratio(series.partial(0.0).above, series.moments.n_obs))
+
+
+def expectancy(returns: Returns) -> Any:
+    """What one trade is worth: P(win) · mean win − P(loss) · mean |loss|, which is the mean. NaN for no rows."""
+    series = _series(returns)
+    return series.answer(series.moments.mean)
+
+
+def skewness(returns: Returns) -> Any:
+    """Third standardised moment of the population, m₃ / m₂^1.5 (no small-sample correction), as the probabilistic
+    Sharpe ratio takes it. NaN for a constant series. Oracle: scipy.stats.skew."""
+    series = _series(returns)
+    return series.answer(series.moments.skewness)
+
+
+def kurtosis(returns: Returns) -> Any:
+    """Fourth standardised moment of the population, m₄ / m₂², raw: 3 for a normal. NaN for a constant series.
+    Oracle: scipy.stats.kurtosis(fisher=False)."""
+    series = _series(returns)
+    return series.answer(series.moments.kurtosis)
+
+
+def value_at_risk(returns: Returns, level: float = 0.05) -> Any:
     """The `level` quantile of the returns themselves, linear interpolation: a loss is negative. NaN for no rows.
-    Oracle: empyrical."""
-    r = _rows(returns)
-    return float(np.quantile(r, level)) if r.size else NAN
+    ValueError for a level outside 0 to 1. Oracle: empyrical."""
+    series = _series(returns)
+    return series.answer(series.quantile(level))
 
 
-def conditional_value_at_risk(returns: npt.ArrayLike, level: float = 0.05) -> float:
+def conditional_value_at_risk(returns: Returns, level: float = 0.05) -> Any:
     """Mean of the returns ≤ `value_at_risk`; never above it. NaN for no rows. Source: Rockafellar & Uryasev 2000."""
-    r = _rows(returns)
-    return float(r[r <= np.quantile(r, level)].mean()) if r.size else NAN
+    series = _series(returns)
+    tail = series.ascending <= series.quantile(level)[:, None]
+    return series.answer(ratio(np.sum(series.ascending, axis=1, where=tail), tail.sum(axis=1)))
 
 
 cvar = conditional_value_at_risk
 
 
-def hit_rate(returns: npt.ArrayLike) -> float:
-    """Share of rows above zero, 0 to 1; a zero return is a row but no hit. NaN for no rows."""
-    r = _rows(returns)
-    return float(np.mean(r > 0)) if r.size else NAN
+def tail_ratio(returns: Returns, level: float = 0.05) -> Any:
+    """|quantile 1 − level| / |quantile level|: above 1 the good tail is the longer. NaN where the lower quantile is 0
+    or there are no rows. Oracle: empyrical."""
+    series = _series(returns)
+    lower = np.abs(series.quantile(level))
+    return series.answer(ratio(np.abs(series.quantile(1 - level)), lower))
 
 
-def profit_factor(returns: npt.ArrayLike) -> float:
-    """Σ gains / |Σ losses|, the omega ratio at 0; NaN when nothing was lost."""
-    return omega_ratio(returns, 0.0)
+def rolling_sharpe(returns: Returns, periods: float, window: int) -> FloatArray:
+    """`sharpe_ratio` of the last `window` rows that are not NaN, at each row; shape as `drawdown_series`. NaN before
+    there are `window` of them and where they are all equal. ValueError for a window below two."""
+    from odin_core.evaluation.passes import rolling_ratio
+
+    if window < 2:
+        raise ValueError(f"window={window}: a standard deviation takes at least two returns")
+    series = _series(returns)
+    return series.paths(rolling_ratio(series.rows, window) * np.sqrt(periods))
 
 
-def expectancy(returns: npt.ArrayLike) -> float:
-    """What one trade is worth: P(win) · mean win − P(loss) · mean |loss|, which is the mean. NaN for no rows."""
-    r = _rows(returns)
-    return float(r.mean()) if r.size else NAN
+def beta(returns: Returns, benchmark: npt.ArrayLike) -> Any:
+    """Covariance with the benchmark / variance of the benchmark. NaN where the benchmark is constant. `benchmark`, here
+    and below: shape (periods,), one for all, or that of `returns`; rows where either is NaN are dropped.
+    Source: Sharpe 1964. Oracle: empyrical."""
+    series = _series(returns)
+    joint = series.joint(benchmark)
+    return series.answer(ratio(joint.covariance, joint.benchmark_variance))
 
 
-def probabilistic_sharpe_ratio(
-    sharpe: float, n_obs: float, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0
-) -> float:
-    """P(true Sharpe > benchmark), Φ((SR − SR*)·√(n − 1) / √(1 − γ₃·SR + (γ₄ − 1)/4·SR²)).
-    `sharpe` and `benchmark` per period, `kurtosis` raw (3 for a normal). NaN when any input is, for n_obs < 2, or for
-    moments that no distribution has. Source: Bailey & López de Prado 2012."""
-    variance = _sharpe_variance(sharpe, skew, kurtosis)
-    if not variance > 0 or not n_obs >= 2:
-        return NAN
-    z = (sharpe - benchmark) * math.sqrt(n_obs - 1) / math.sqrt(variance)
-    return _NORMAL.cdf(z)
+def alpha(returns: Returns, benchmark: npt.ArrayLike, periods: float) -> Any:
+    """Jensen's alpha a year, (mean − beta · mean of the benchmark) · periods, not compounded, no risk-free rate.
+    NaN where the benchmark is constant. Source: Jensen 1968."""
+    series = _series(returns)
+    joint = series.joint(benchmark)
+    slope = ratio(joint.covariance, joint.benchmark_variance)
+    return series.answer((joint.mean - slope * joint.benchmark_mean) * periods)
 
 
-def expected_maximum_sharpe(n_trials: int, var_sharpe: float = 1.0) -> float:
-    """Expected best Sharpe ratio of `n_trials` without skill, √V·((1 − γ)·Φ⁻¹(1 − 1/N) + γ·Φ⁻¹(1 − 1/(N·e))).
-    `var_sharpe` is the variance of the trials' Sharpe ratios; with the default 1 the answer is in their standard
-    deviations. 0 for one trial. Source: Bailey & López de Prado 2014, equation 1."""
-    if n_trials < 1:
-        raise ValueError(f"n_trials={n_trials}: at least the trial that is judged counts")
-    if n_trials == 1:
-        return 0.0
-    typical = (1 - EULER_GAMMA) * _NORMAL.inv_cdf(1 - 1 / n_trials)
-    tail = EULER_GAMMA * _NORMAL.inv_cdf(1 - 1 / (n_trials * math.e))
-    return math.sqrt(var_sharpe) * (typical + tail)
+def correlation(returns: Returns, benchmark: npt.ArrayLike) -> Any:
+    """Pearson's correlation with the benchmark, −1 to 1. NaN where a side is constant."""
+    series = _series(returns)
+    joint = series.joint(benchmark)
+    scale = np.sqrt(joint.variance) * np.sqrt(joint.benchmark_variance)
+    return series.answer(np.clip(ratio(joint.covariance, scale), -1.0, 1.0))
 
 
-def deflated_sharpe_ratio(
-    sharpe: float, n_obs: float, n_trials: int, var_sharpe: float, skew: float = 0.0, kurtosis: float = 3.0
-) -> float:
-    """Probabilistic Sharpe ratio against the best that `n_trials` without skill would show; conventions as there.
-    `sharpe` and `var_sharpe` (variance across trials) per period. Source: Bailey & López de Prado 2014, equation 2."""
-    return probabilistic_sharpe_ratio(sharpe, n_obs, skew, kurtosis, expected_maximum_sharpe(n_trials, var_sharpe))
+def tracking_error(returns: Returns, benchmark: npt.ArrayLike, periods: float) -> Any:
+    """Standard deviation (ddof 1) of the returns over the benchmark's · √periods; NaN below two rows."""
+    series = _series(returns)
+    return series.answer(_active_std(series, benchmark) * np.sqrt(periods))
 
 
-def minimum_track_record_length(
-    sharpe: float, skew: float = 0.0, kurtosis: float = 3.0, benchmark: float = 0.0, alpha: float = 0.05
-) -> float:
-    """Observations after which the probabilistic Sharpe ratio reaches 1 − alpha if the estimates stay:
-    1 + (1 − γ₃·SR + (γ₄ − 1)/4·SR²)·(Φ⁻¹(1 − α) / (SR − SR*))². Inputs per period, kurtosis raw. Infinite when
-    `sharpe` does not exceed `benchmark`; NaN when an input is. Source: Bailey & López de Prado 2012, equation 13."""
-    variance = _sharpe_variance(sharpe, skew, kurtosis)
-    if math.isnan(benchmark) or not variance > 0:
-        return NAN
-    if sharpe <= benchmark:
-        return math.inf
-    return 1 + variance * (_NORMAL.inv_cdf(1 - alpha) / (sharpe - benchmark)) ** 2
+def information_ratio(returns: Returns, benchmark: npt.ArrayLike, periods: float) -> Any:
+    """Annualised mean return over the benchmark's / `tracking_error`; NaN for a constant difference.
+    Source: Goodwin 1998, arithmetic form; it is the Sharpe ratio of the difference."""
+    series = _series(returns)
+    joint = series.joint(benchmark)
+    return series.answer(ratio(joint.mean - joint.benchmark_mean, _active_std(series, benchmark)) * np.sqrt(periods))
 
 
-def ulcer_index(prices: npt.ArrayLike) -> float:
-    """√mean(drawdown²) of a price series, drawdown in percent of the highest price so far; NaN for no rows.
-    Source: Martin & McCann 1989. Oracle: ffn."""
-    p = _rows(prices)
-    if p.size == 0:
-        return NAN
-    percent = 100.0 * (p / np.maximum.accumulate(p) - 1.0)
-    return float(np.sqrt(np.mean(percent**2)))
+_ANNUAL_PATH = (annual_return, calmar_ratio)
+_ANNUAL = (annual_volatility, downside_deviation, sharpe_ratio, sortino_ratio)
+_PATH = (total_return, max_drawdown, average_drawdown)
+_PLAIN = (hit_rate, expectancy, payoff_ratio, profit_factor, gain_to_pain, omega_ratio, value_at_risk,
+          conditional_value_at_risk, tail_ratio, skewness, kurtosis)  # fmt: skip
+_ANNUAL_AGAINST = (alpha, tracking_error, information_ratio)
+_AGAINST = (beta, correlation)
+
+
+def summary(
+    returns: Returns, periods: float, *, benchmark: npt.ArrayLike | None = None, compounded: bool = True
+) -> dict[str, Any]:
+    """Every metric of a return series at once, by the name of its function and with its defaults: floats for one
+    series, arrays (…) for many. Besides them `observations` (rows that are not NaN), `longest_time_under_water` and
+    `current_time_under_water` in sessions, `ulcer_index` of wealth from the starting capital on, in percent, and of the
+    Sharpe ratio `sharpe_standard_error` (annualised, as the ratio is), `probabilistic_sharpe_ratio` above 0 and
+    `minimum_track_record_length` in observations. With a benchmark also alpha, beta, correlation, tracking error and
+    information ratio. The passes are shared: 10,000 × 1,260 returns take well under a second."""
+    series = _series(returns)
+    against = None if benchmark is None else series.beside(benchmark)
+    parts = []
+    for first in range(0, max(len(series.rows), 1), CHUNK):
+        some = slice(first, first + CHUNK)
+        part = ReturnSeries(series.rows[some])
+        parts.append(_alone(part, periods, compounded))
+        if against is not None:
+            parts[-1] |= _against(part, against[0] if len(against) == 1 else against[some], periods)
+    return {name: series.answer(np.concatenate([part[name] for part in parts])) for name in parts[0]}
 
 
 def kelly_fraction(p: float, odds: float = 1.0) -> float:
     """Share of capital that maximises log growth, p − (1 − p) / odds: a bet wins `odds` per unit with probability p.
     Negative where the bet is not worth taking. Source: Kelly 1956. Oracle: mlfinlab."""
     return p - (1.0 - p) / odds
-
-
-def information_coefficient(scores: npt.ArrayLike, outcomes: npt.ArrayLike) -> float:
-    """Spearman's rank correlation of forecasts with outcomes, −1 to 1; both shape (n,), ties get their average rank.
-    A pair with a NaN on either side is dropped; NaN for fewer than two pairs or where a side is constant.
-    Oracle: scipy.stats.spearmanr."""
-    x, y = np.asarray(scores, dtype=np.float64), np.asarray(outcomes, dtype=np.float64)
-    if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"scores {x.shape} and outcomes {y.shape} must be of one length and one dimension")
-    both = ~(np.isnan(x) | np.isnan(y))
-    if np.count_nonzero(both) < 2:
-        return NAN
-    a, b = _centred_ranks(x[both]), _centred_ranks(y[both])
-    scale = math.sqrt(float(a @ a) * float(b @ b))
-    return float(np.clip(a @ b / scale, -1.0, 1.0)) if scale > 0 else NAN
 
 
 def turnover(weights: npt.ArrayLike) -> float:
@@ -209,18 +312,55 @@ def turnover(weights: npt.ArrayLike) -> float:
     return float(np.abs(np.diff(np.nan_to_num(w), axis=0)).sum(axis=1).mean())
 
 
-def _rows(returns: npt.ArrayLike) -> FloatArray:
-    values = np.asarray(returns, dtype=np.float64)
-    if values.ndim != 1:
-        raise ValueError(f"one series at a time: shape {values.shape} has {values.ndim} dimensions")
-    return values[~np.isnan(values)]
+def _series(returns: Returns) -> ReturnSeries:
+    return returns if isinstance(returns, ReturnSeries) else ReturnSeries(returns)
 
 
-def _sharpe_variance(sharpe: float, skew: float, kurtosis: float) -> float:
-    return 1 - skew * sharpe + (kurtosis - 1) / 4 * sharpe**2
+def _downside(series: ReturnSeries, required: float) -> FloatArray:
+    return np.sqrt(ratio(series.partial(required).squares, series.moments.n_obs))
 
 
-def _centred_ranks(values: FloatArray) -> FloatArray:
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    average = np.cumsum(counts) - (counts - 1) / 2
-    return average[place] - (values.size + 1) / 2
+def _growth(series: ReturnSeries, compounded: bool) -> FloatArray:
+    moments = series.moments
+    if not compounded:
+        return moments.mean * moments.n_obs
+    return np.where(moments.n_obs > 0, np.where(moments.poorest > 0, moments.wealth, 0.0) - 1.0, NAN)
+
+
+def _annual_growth(series: ReturnSeries, periods: float, compounded: bool) -> FloatArray:
+    if not compounded:
+        return series.moments.mean * periods
+    with np.errstate(over="ignore"):  # a good day is infinitely good a year
+        return (1.0 + _growth(series, True)) ** ratio(periods, series.moments.n_obs) - 1.0
+
+
+def _active_std(series: ReturnSeries, benchmark: npt.ArrayLike) -> FloatArray:
+    joint = series.joint(benchmark)
+    return np.sqrt(ratio(joint.n_obs * joint.active_variance, joint.n_obs - 1))
+
+
+def _alone(series: ReturnSeries, periods: float, compounded: bool) -> dict[str, FloatArray]:
+    moments, drawdowns = series.moments, series.drawdowns(compounded)
+    under_water = time_under_water(series, compounded=compounded)
+    points = np.where(drawdowns.n_obs > 0, drawdowns.n_obs + 1, 0)  # the starting capital is one
+    sharpe = (ratio(moments.mean, moments.std), moments.n_obs, moments.skewness, moments.kurtosis)
+    return {
+        "observations": moments.n_obs,
+        **{metric.__name__: metric(series, periods, compounded=compounded) for metric in _ANNUAL_PATH},
+        **{metric.__name__: metric(series, periods) for metric in _ANNUAL},
+        **{metric.__name__: metric(series, compounded=compounded) for metric in _PATH},
+        **{metric.__name__: metric(series) for metric in _PLAIN},
+        "longest_time_under_water": under_water.longest,
+        "current_time_under_water": under_water.current,
+        "ulcer_index": 100.0 * np.sqrt(ratio(drawdowns.squares, points)),
+        "sharpe_standard_error": sharpe_standard_error(*sharpe) * np.sqrt(periods),
+        "probabilistic_sharpe_ratio": probabilistic_sharpe_ratio(*sharpe),
+        "minimum_track_record_length": minimum_track_record_length(sharpe[0], *sharpe[2:]),
+    }
+
+
+def _against(series: ReturnSeries, benchmark: FloatArray, periods: float) -> dict[str, FloatArray]:
+    return {
+        **{metric.__name__: metric(series, benchmark, periods) for metric in _ANNUAL_AGAINST},
+        **{metric.__name__: metric(series, benchmark) for metric in _AGAINST},
+    }

@@ -38,6 +38,7 @@ class ExplorationConfig:
     epsilon_floor: float = 0.05  # phase 3, and the least in phase 2
     epsilon_half_life: int = 1000  # replay rows of phase 2 after which the excess over the floor has halved
     novelty_gain: float = 0.15  # added to ε in phase 2, times how rarely the current regime was seen
+    volatility_damping: float = 0.25  # share by which ε falls in the regime of high volatility and rises in the low one
     random_portfolios: int = 20  # random portfolios of the same turnover, drawn each session as the baseline
 
 
@@ -87,6 +88,25 @@ class PromotionConfig:
     alpha: float = 0.05  # error of a whole life: all weekly looks, candidates and incumbents
     min_sessions: int = 15
     min_decisions: int = 100
+    sharpe_margin: float = 0.0  # Sharpe ratio per session over the incumbent's
+    drawdown_tolerance: float = 2.0  # of summed mean rewards, beyond the incumbent's
+    hit_rate_margin: float = 0.0  # share of won decisions over random's
+    precision_margin: float = 0.0  # share won among the most confident contexts over all
+    max_calibration_error: float = 0.15  # expected calibration error of its confidence
+    min_deflated_sharpe: float = 0.5  # of rewards by session, every candidate so far a trial
+    seeds: int = 5  # of the learner, on the same window
+    seeds_min_share: float = 0.8  # of them beat random in the walk-forward
+    level: str = "simulation"  # or money: robustness and the leak wall are asked too, and min_deflated_sharpe is 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftConfig:
+    """When the champion's market is not the one that it learned from; `odin_core.monitoring.reference` measures."""
+
+    window_sessions: int = 20  # that are compared with the champion's training
+    alarms: int = 2  # in a row: new entries halt, a retrain is called for
+    cooldown_sessions: int = 10  # between two retrains for drift
+    demote_after: int = 20  # alarms in a row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +123,7 @@ class LifeConfig:
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     phases: PhaseConfig = field(default_factory=PhaseConfig)
     promotion: PromotionConfig = field(default_factory=PromotionConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
 
     def __post_init__(self) -> None:
         for name, value in settings(self).items():
@@ -111,12 +132,15 @@ class LifeConfig:
         unknown = set(self.learners) - set(LEARNERS)
         if unknown or not self.learners:
             raise OdinError(f"learners={list(self.learners)}: name at least one of {', '.join(LEARNERS)}, and no other")
+        if self.promotion.level not in LEVELS:
+            raise OdinError(f"promotion.level={self.promotion.level}: it is {' or '.join(LEVELS)}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
 LEARNERS: Final = ("joint",)
+LEVELS: Final = ("simulation", "money")
 MANY, TINY = 1_000_000, 1e-6
 BOUNDS: Final[dict[str, tuple[float, float]]] = {  # both ends allowed; outside, a formula or a learner has no meaning
     "seed": (0, 2**63 - 1), "edge": (0, 1),
@@ -124,6 +148,7 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {  # both ends allowed; outside,
     "filter.min_symbols": (0, MANY), "filter.max_widening": (0, 50),
     "exploration.take_probability": (0, 1), "exploration.epsilon_rules": (0, 1), "exploration.epsilon_start": (0, 1),
     "exploration.epsilon_floor": (0, 1), "exploration.epsilon_half_life": (1, 1e12), "exploration.novelty_gain": (0, 1),
+    "exploration.volatility_damping": (0, 1),
     "exploration.random_portfolios": (1, 10_000),
     "guardrails.max_trades": (0, MANY), "guardrails.max_exposure": (0, 100), "guardrails.max_drawdown": (TINY, 100),
     "guardrails.halt_sessions": (1, MANY),
@@ -136,6 +161,12 @@ BOUNDS: Final[dict[str, tuple[float, float]]] = {  # both ends allowed; outside,
     "phases.regime_share": (0, 1), "phases.regime_rows": (0, 1e12), "phases.deflated_sharpe": (0, 1),
     "phases.max_drawdown": (0, 100), "phases.demotion_sessions": (10, MANY),
     "promotion.alpha": (TINY, 1 - TINY), "promotion.min_sessions": (10, MANY), "promotion.min_decisions": (0, 1e12),
+    "promotion.sharpe_margin": (-100, 100), "promotion.drawdown_tolerance": (0, 1e9),
+    "promotion.hit_rate_margin": (-1, 1), "promotion.precision_margin": (-1, 1),
+    "promotion.max_calibration_error": (0, 1), "promotion.min_deflated_sharpe": (0, 1),
+    "promotion.seeds": (0, 1000), "promotion.seeds_min_share": (0, 1),
+    "drift.window_sessions": (2, MANY), "drift.alarms": (1, MANY), "drift.cooldown_sessions": (0, MANY),
+    "drift.demote_after": (1, MANY),
 }  # fmt: skip
 
 

@@ -24,6 +24,7 @@ KEYS: Final[dict[str, tuple[str, ...]]] = {
     "training_dataset": ("session", "table"),
     "evaluation_report": ("criterion",),
     "registry_history": (),
+    "drift_report": ("subject",),
     "price_history": ("symbol", "ts"),
     "features": ("symbol",),
 }

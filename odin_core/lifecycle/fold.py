@@ -1,8 +1,8 @@
 """The fold: `advance(state, day, rules)` gives the next state and the tables of one session. Pure; no path, no clock.
 
-In order: carry out yesterday's plan → close what is due → replay rows resolved today → on the week's last session
-score, train, judge and promote → phase and ε → filter the universe and plan the next session from what is known at the
-close."""
+In order: carry out yesterday's plan → close what is due → replay rows resolved today → has the champion's market
+drifted? → on the week's last session, and where something calls for it, score, train, judge and promote → phase and ε →
+filter the universe and plan the next session from what is known at the close."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,15 @@ from numpy.typing import NDArray
 from odin_core.features.catalogue import features_of
 from odin_core.features.decision import SET
 from odin_core.lake import logical_hash
-from odin_core.lifecycle import entitlements, learning, outcomes, phases, planner
+from odin_core.lifecycle import drifting, entitlements, learning, outcomes, phases, planner
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.outcomes import Venue
 from odin_core.lifecycle.state import CARRIED, CLOSES, PHASE_STATE, REGIMES, Day, DayRecord, LoopState
 from odin_core.market.profile import MarketProfile
+from odin_core.monitoring.reference import from_json
 from odin_core.policies import rules as rule_policy
 from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray
+from odin_core.policies.unified import payoffs
 from odin_core.randomness import stream
 from odin_core.registry.history import HISTORY
 from odin_core.replay import record
@@ -57,17 +59,24 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     """One session. `day.session` must be the one that `state.plan` is for; the caller keeps the order of sessions."""
     before = state
     state, tables, facts = _settle(state, day, rules)
-    models, reports = {}, {}
-    if day.ends_week:
-        state, weekly, models, reports = learning.end_week(state, day, rules.config, rules.profile.ic_alarm)
-        tables |= weekly
+    state, drift, drift_facts, drifted = drifting.watch(state, rules.config)
+    tables |= {"drift_report": drift} if drift is not None else {}
+    calls = [call for call in (state.retrain_because, drifted, _fell(before, state)) if call]
+    state, learned, why = _learn(state, day, rules, calls)
+    tables |= learned.tables
     state = _take_up_promotions(state, day, tables)
     state, view, epsilon = _change_phase(state, day, rules, tables)
-    state = replace(state, models={v: state.models[v] for v in (*state.candidates, state.champion) if v})
+    in_use = [v for v in (*state.candidates, state.champion) if v]
+    state = replace(
+        state,
+        models={v: state.models[v] for v in in_use},
+        references={v: state.references[v] for v in in_use if v in state.references},
+    )
     state, admitted = _plan(state, day, rules, epsilon)
     status = "no_data" if day.bars.is_empty() else "ok" if _warm(day) else "warm_up"
     distance = {c.name: [_finite(c.value), c.needed] for c in view.criteria}
-    facts |= {"status": status, "epsilon": epsilon, "filtered": admitted.contexts.height,
+    facts |= drift_facts
+    facts |= {"status": status, "retrained_because": why, "epsilon": epsilon, "filtered": admitted.contexts.height,
               "fundamentals_failed": admitted.failed, "fundamentals_unknown": admitted.unknown,
               "phase_before": before.phase, "reason": _reason(status, view), "suggestions": list(view.suggestions),
               "distance": json.dumps(distance, sort_keys=True)}  # fmt: skip
@@ -75,7 +84,29 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     tables["recommendations"] = state.plan
     tables["open_decisions"] = state.positions
     summary = summary_of(tables["phase_state"].row(0, named=True), tables["replay_buffer"])
-    return state, DayRecord(tables=tables, models=models, summary=summary, reports=reports, trained=bool(models))
+    return state, DayRecord(tables=tables, models=learned.models, references=learned.references, facts=learned.facts,
+                            reports=learned.reports, summary=summary, trained=bool(learned.models))  # fmt: skip
+
+
+def _learn(
+    state: LoopState, day: Day, rules: LoopRules, calls: list[str]
+) -> tuple[LoopState, learning.Retrain, str | None]:
+    """Retrain at the week's end, and in a simulated life whenever something `calls` for it; why it was done.
+    A live life's call is answered from outside: it stays in the state for those who watch."""
+    config = rules.config
+    if not (day.ends_week or (calls and not config.live)):
+        state = replace(state, retrain_because="; ".join(calls) or None)
+        return state, learning.Retrain(state, {}, {}, {}, {}, {}), None
+    why = "; ".join([*([learning.WEEKS_END] if day.ends_week else []), *calls])
+    learned = learning.retrain(replace(state, retrain_because=None), day, config, rules.profile.ic_alarm, why)
+    return learned.state, learned, why
+
+
+def _fell(before: LoopState, after: LoopState) -> str | None:
+    """Whether the session's loss reached the cap on drawdown, which calls for a retrain."""
+    if before.halt_left > 0 or after.halt_left == 0:
+        return None
+    return f"drawdown: {after.peak - after.equity:.2%} of capital"
 
 
 def _settle(
@@ -112,6 +143,7 @@ def _settle(
         sessions=state.sessions + 1,
         executed=state.executed + taken.height,
         replay_rows=state.replay_rows + resolved.height,
+        payoffs=tuple(a + b for a, b in zip(state.payoffs, payoffs(resolved, record.SOURCE), strict=True)),
         phase_rows=state.phase_rows + resolved.height,
         regime_sessions=_add(state.regime_sessions, regime, 1),
         regime_rows=tuple(
@@ -173,7 +205,13 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
     for promotion in day.promotions:
         version, model = promotion["version"], promotion["model"]
         through = model.trained_through if model else None
-        state = replace(state, models=state.models | ({version: model} if model else {}))
+        known = {version: from_json(promotion["reference"])} if promotion.get("reference") else {}
+        state = replace(
+            state,
+            models=state.models | ({version: model} if model else {}),
+            references=state.references | known,
+            drift_alarms=0,
+        )
         row = {
             "event": promotion.get("event", "by_person"), "version": version,
             "champion_before": state.champion, "champion_after": version,
@@ -206,8 +244,12 @@ def _change_phase(
             }  # fmt: skip
             _append_history(tables, row)
             state = replace(state, champion=None, champion_since=None, champion_through=None,
-                            hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session)  # fmt: skip
-        state = replace(state, phase=view.phase, phase_since=day.session, phase_rows=0, returns=())
+                            hypothesis=state.hypothesis + 1, hypothesis_since=day.next_session,
+                            drift_alarms=0)  # fmt: skip
+        call = None if rules.config.live else f"phase {state.phase} → {view.phase}"
+        state = replace(
+            state, phase=view.phase, phase_since=day.session, phase_rows=0, returns=(), retrain_because=call
+        )
     return state, view, phases.epsilon(state, rules.config.exploration, _regime(day))
 
 
@@ -307,10 +349,11 @@ def _state_row(state: LoopState, day: Day, facts: dict[str, object]) -> pl.DataF
 def summary_of(state_row: Mapping[str, Any], replay: pl.DataFrame) -> dict[str, float | int | str]:
     """What people see of a session, from its row of `phase_state` and its replay rows; what is unknown is left out."""
     counts = dict(replay["status"].value_counts().iter_rows())
-    columns = ("trades", "epsilon", "drawdown", "equity", "phase", "phase_before", "filtered", "session_return")
+    columns = ("trades", "epsilon", "drawdown", "equity", "phase", "phase_before", "filtered", "session_return",
+               "drift_score", "drift_alarms")  # fmt: skip
     numbers = {status: counts.get(status, 0) for status in record.STATUS} | {"reward": state_row["mean_reward"]}
-    numbers |= {name: state_row[name] for name in columns}
-    texts = {name: state_row[name] for name in ("status", "reason")}
+    numbers |= {name: state_row.get(name) for name in columns}  # a session of older code lacks some
+    texts = {name: state_row.get(name) for name in ("status", "reason", "retrain_because", "retrained_because")}
     return {name: value for name, value in (numbers | texts).items() if value is not None}
 
 

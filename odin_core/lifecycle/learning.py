@@ -1,21 +1,28 @@
-"""The week's end inside the fold: score what is in force, train a candidate, judge it, point the registry.
+"""A retrain inside the fold: score what is in force, train a candidate, judge it, point the registry.
 
-The weekly assets show what this leaves behind; they never compute it a second way."""
+It happens at each week's end, and in a simulated life also when a change of phase, drift or drawdown calls for it. The
+weekly assets show what this leaves behind; they never compute it a second way."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
-from odin_core.evaluation.gate import Evidence, GateConfig, Verdict, judge, report_html, report_markdown
+from odin_core.evaluation.evidence import Criterion, Evidence, GateConfig, Verdict
+from odin_core.evaluation.gate import judge, open_questions
+from odin_core.evaluation.gate_report import report_html, report_json, report_markdown
 from odin_core.evaluation.metrics import information_coefficient
+from odin_core.evaluation.sensitivity import seed_spread
 from odin_core.evaluation.splits import TooFewSessions
 from odin_core.lifecycle.config import LifeConfig, identity
-from odin_core.lifecycle.state import SCORES, Day, LoopState
-from odin_core.policies.actions import FLAT, known_mean
+from odin_core.lifecycle.scoring import ranking_of, score_sessions
+from odin_core.lifecycle.state import Day, LoopState
+from odin_core.monitoring.reference import Reference, fit_reference, to_json
+from odin_core.policies.actions import known_mean
 from odin_core.policies.joint import JointPolicy, WalkForward, train_joint, version_of
 from odin_core.registry.history import HISTORY
 from odin_core.training.window import SessionContexts, TrainingWindow
@@ -36,6 +43,7 @@ EVALUATION = pl.Schema(
         "version": pl.String(),  # the candidate; null where none could be trained
         "outcome": pl.String(),  # promoted, refused, insufficient or not_trained
         "reason": pl.String(),
+        "why": pl.String(),  # what the retrain was for
         "dataset": pl.String(),
         "contexts": pl.Int64(),
         "criterion": pl.String(),
@@ -48,16 +56,28 @@ EVALUATION = pl.Schema(
 )
 
 
-class Week(NamedTuple):
+WEEKS_END = "the week's end"
+Findings = Callable[[], Mapping[str, tuple[Criterion, ...]]]
+"""Measures, of a candidate that meets everything else, what level `money` asks besides, by kind."""
+
+
+MONEY_DEFLATED_SHARPE = 0.95
+MONEY_FINDINGS = ("robustness", "leak_wall")
+
+
+class Retrain(NamedTuple):
     state: LoopState
     tables: dict[str, pl.DataFrame]
     models: dict[str, JointPolicy]
-    reports: dict[str, str]  # pages by name
+    references: dict[str, str]  # JSON by version
+    facts: dict[str, dict[str, Any]]  # by version
+    reports: dict[str, str]  # pages by file name
 
 
 class Judged(NamedTuple):
     version: str
     model: JointPolicy
+    reference: Reference
     evidence: Evidence
     verdict: Verdict
 
@@ -78,16 +98,35 @@ class Trial(NamedTuple):
         """promoted, refused, insufficient or not_trained"""
         return self.judged.verdict.outcome if self.judged else "not_trained"
 
-    def page(self, session: date) -> str:
-        """The verdict as a page, looked at after the close of `session`."""
+    def reports(self, session: date, why: str) -> dict[str, str]:
+        """The verdict as a page and as JSON by file name, looked at after the close of `session`."""
         assert self.judged is not None
-        context = {"session": session, "dataset": self.dataset, "contexts": self.contexts}
-        return report_html(self.judged.verdict, self.judged.evidence, context)
+        version, _, _, evidence, verdict = self.judged
+        context = {"session": session, "why": why, "dataset": self.dataset, "contexts": self.contexts}
+        return {
+            f"{session}-{version}.html": report_html(verdict, evidence, context),
+            f"{session}-{version}.json": report_json(verdict, context),
+        }
+
+    def facts(self, seed: int) -> dict[str, Any]:
+        """What the registry keeps beside the model."""
+        assert self.judged is not None
+        known = {name: value for name, value in self.judged.verdict.facts.items() if value is not None}
+        return {
+            "dataset": self.dataset,
+            "contexts": self.contexts,
+            "seeds": [seed],
+            "trials": self.judged.evidence.trials,
+            "outcome": self.outcome,
+            "metrics": {n: v for n, v in known.items() if isinstance(v, float)}
+            | {c.name: c.value for c in self.judged.verdict.criteria if c.value is not None},
+        }
 
 
-def try_candidate(state: LoopState, config: LifeConfig, ceiling: float) -> Trial:
+def try_candidate(state: LoopState, config: LifeConfig, ceiling: float, findings: Findings | None = None) -> Trial:
     """Score what is in force, train a candidate on the window and judge it; nothing is promoted here. Above an
-    information coefficient of `ceiling` a leak is suspected."""
+    information coefficient of `ceiling` a leak is suspected. What takes long is measured only of a candidate that meets
+    the rest."""
     fresh = score_sessions(state, config)
     state = replace(state, scores=pl.concat([state.scores, fresh]))
     window = TrainingWindow(list(state.window))
@@ -99,10 +138,15 @@ def try_candidate(state: LoopState, config: LifeConfig, ceiling: float) -> Trial
         except TooFewSessions as error:  # sessions without a known outcome, as those without bars, do not count
             reason = str(error)
         else:
-            version = version_of(model)
-            evidence = _evidence(state, version, walk)
-            judged = Judged(version, model, evidence, judge(evidence, _gate(config, ceiling)))
-            reason = judged.verdict.reason
+            gate = gate_config(config, ceiling)
+            evidence = _evidence(state, version_of(model), walk)
+            verdict = judge(evidence, gate)
+            if open_questions(verdict):
+                seeds = seed_spread(window, config.learner, [config.seed + i for i in range(gate.min_seeds)])
+                evidence = replace(evidence, seeds=seeds, findings=findings() if findings else {})
+                verdict = judge(evidence, gate)
+            judged = Judged(version_of(model), model, _reference(window, walk, config), evidence, verdict)
+            reason = verdict.reason
     return Trial(state, fresh, manifest, dataset, len(window), judged, reason)
 
 
@@ -117,13 +161,14 @@ def _too_little(window: TrainingWindow, config: LifeConfig) -> str:
     )
 
 
-def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> Week:
+def retrain(state: LoopState, day: Day, config: LifeConfig, ceiling: float, why: str = WEEKS_END) -> Retrain:
     """Score, train, judge and point. `ceiling` as in `try_candidate`."""
     trial = try_candidate(state, config, ceiling)
-    tables = {"candidate_scores": trial.scores, "training_dataset": trial.manifest, "evaluation_report": _report(trial)}
+    report = _report(trial, why)
+    tables = {"candidate_scores": trial.scores, "training_dataset": trial.manifest, "evaluation_report": report}
     if trial.judged is None:
-        return Week(trial.state, tables, {}, {})
-    version, model, _, verdict = trial.judged
+        return Retrain(trial.state, tables, {}, {}, {}, {})
+    version, model, reference, _, verdict = trial.judged
     promoted = verdict.outcome == "promoted"
     tables["registry_history"] = pl.DataFrame(
         [{
@@ -133,61 +178,26 @@ def end_week(state: LoopState, day: Day, config: LifeConfig, ceiling: float) -> 
         }],
         schema=HISTORY,
     )  # fmt: skip
-    return Week(
-        _with_candidate(trial.state, version, model, day.next_session if promoted else None, config),
+    return Retrain(
+        _with_candidate(trial.state, trial.judged, day.next_session if promoted else None, config),
         tables,
         {version: model},
-        {f"{day.session}-{version}.html": trial.page(day.session)},
+        {version: to_json(reference)},
+        {version: trial.facts(config.seed)},
+        trial.reports(day.session, why),
     )
 
 
-def _with_candidate(
-    state: LoopState, version: str, model: JointPolicy, champion_from: date | None, config: LifeConfig
-) -> LoopState:
+def _with_candidate(state: LoopState, judged: Judged, champion_from: date | None, config: LifeConfig) -> LoopState:
     """The state with one more candidate, and with it as champion where it has a first session to decide on."""
+    version, model = judged.version, judged.model
     candidates = tuple(dict.fromkeys((*state.candidates, version)))[-config.phases.candidates :]
-    models = state.models | {version: model}
-    state = replace(state, candidates=candidates, models=models)
+    models, references = state.models | {version: model}, state.references | {version: judged.reference}
+    state = replace(state, candidates=candidates, models=models, references=references, trials=state.trials + 1)
     if champion_from:
         state = replace(state, champion=version, champion_since=champion_from, champion_through=model.trained_through,
-                        hypothesis=state.hypothesis + 1, hypothesis_since=champion_from)  # fmt: skip
+                        hypothesis=state.hypothesis + 1, hypothesis_since=champion_from, drift_alarms=0)  # fmt: skip
     return replace(state, rank_agreement=_rank_agreement(state, config.phases.candidates))
-
-
-def score_sessions(state: LoopState, config: LifeConfig) -> pl.DataFrame:
-    """What the newest candidate and the champion would have earned on the sessions not scored yet, all later than their
-    training: the choices they would have made, at most `max_trades` of them, the most confident first."""
-    done = state.scores["session"].max()
-    newest = state.candidates[-1] if state.candidates else None
-    rows = []
-    for contexts in state.window:
-        if isinstance(done, date) and contexts.session <= done:
-            continue
-        for version in dict.fromkeys(v for v in (newest, state.champion) if v):
-            model = state.models[version]
-            if contexts.session > model.trained_through and len(contexts.features):
-                score = _score(contexts, model, config.guardrails.max_trades)
-                rows.append({
-                    "session": contexts.session, "version": version, "candidate": version == newest,
-                    "champion": version == state.champion, "trained_through": model.trained_through, **score,
-                })  # fmt: skip
-    return pl.DataFrame(rows, schema=SCORES)
-
-
-def _score(contexts: SessionContexts, model: JointPolicy, most: int) -> dict[str, float | int | None]:
-    proposals = model.propose(contexts.features)
-    confident = np.lexsort((np.arange(len(proposals.action)), -proposals.confidence))
-    chosen = [i for i in confident if proposals.action[i] != FLAT][:most]
-    rewards = contexts.rewards.astype(np.float64)
-    ruled = np.flatnonzero(contexts.rule_choice != FLAT)
-    by_side = known_mean(rewards.reshape(len(rewards), 2, -1), 2)
-    return {
-        "decisions": len(chosen),
-        "reward": _mean(rewards[chosen, proposals.action[chosen]]),
-        "random": _mean(rewards.ravel()),
-        "rules": _mean(rewards[ruled, contexts.rule_choice[ruled]]),
-        "ic": _known(information_coefficient(proposals.score, (by_side[:, 0] - by_side[:, 1]) / 2)),
-    }
 
 
 def _evidence(state: LoopState, version: str, walk: WalkForward) -> Evidence:
@@ -218,17 +228,50 @@ def _evidence(state: LoopState, version: str, walk: WalkForward) -> Evidence:
         sessions=sessions,
         walk_forward=by_fold.sort("fold"),
         incumbent=state.champion,
+        trials=state.trials + 1,
+        ranking=ranking_of(mine),
     )
 
 
-def _gate(config: LifeConfig, ceiling: float) -> GateConfig:
-    promotion = config.promotion
+def gate_config(config: LifeConfig, ceiling: float) -> GateConfig:
+    """The thresholds of a life; level `money` asks for portfolio evidence besides."""
+    promotion, money = config.promotion, config.promotion.level == "money"
     return GateConfig(
         alpha_total=promotion.alpha,
         min_sessions=promotion.min_sessions,
         min_decisions=promotion.min_decisions,
         ic_ceiling=ceiling,
+        sharpe_margin=promotion.sharpe_margin,
+        drawdown_tolerance=promotion.drawdown_tolerance,
+        hit_rate_margin=promotion.hit_rate_margin,
+        precision_margin=promotion.precision_margin,
+        max_calibration_error=promotion.max_calibration_error,
+        min_deflated_sharpe=max(promotion.min_deflated_sharpe, MONEY_DEFLATED_SHARPE * money),
+        min_seeds=promotion.seeds,
+        seeds_min_share=promotion.seeds_min_share,
+        needs_findings=MONEY_FINDINGS if money else (),
     )
+
+
+def _reference(window: TrainingWindow, walk: WalkForward, config: LifeConfig) -> Reference:
+    """What drift is measured against: the model's features, the walk-forward's scores, and what became of contexts."""
+    score = np.full(len(window), np.nan)
+    score[walk.rows] = walk.score
+    return fit_reference(
+        drift_rows(window.features, score, window.rewards),
+        (*window.names, "score", "outcome"),
+        ("feature",) * len(window.names) + ("prediction", "label"),
+        window.session_index,
+        seed=config.seed,
+        window_sessions=config.drift.window_sessions,
+    )
+
+
+def drift_rows(features: np.ndarray, score: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """(n, features + 2) float64: contexts as a drift reference knows them, with the model's `score` (n,) and half of
+    what long earned above short."""
+    sides = known_mean(rewards.astype(np.float64).reshape(len(rewards), 2, -1), 2)
+    return np.column_stack([features.astype(np.float64), score, (sides[:, 0] - sides[:, 1]) / 2])
 
 
 def _rank_agreement(state: LoopState, k: int) -> float | None:
@@ -248,23 +291,18 @@ def _manifest(window: tuple[SessionContexts, ...], config: LifeConfig) -> tuple[
     return pl.DataFrame([{"version": version, **f} for f in rows], schema=MANIFEST), version
 
 
-def _report(trial: Trial) -> pl.DataFrame:
+def _report(trial: Trial, why: str) -> pl.DataFrame:
     """One row per criterion (one without criterion where nothing could be judged)."""
     version, verdict = (trial.judged.version, trial.judged.verdict) if trial.judged else (None, None)
-    head = {"version": version, "outcome": trial.outcome, "reason": trial.reason, "dataset": trial.dataset,
-            "contexts": trial.contexts}  # fmt: skip
+    head = {"version": version, "outcome": trial.outcome, "reason": trial.reason, "why": why,
+            "dataset": trial.dataset, "contexts": trial.contexts}  # fmt: skip
     criteria = verdict.criteria if verdict else ()
     rows = [head | {"criterion": c.name, "value": _known(c.value), "threshold": c.threshold, "passed": c.passed,
                     "explanation": c.explanation} for c in criteria]  # fmt: skip
     rows = rows or [head]
-    context = {"dataset": trial.dataset, "contexts": trial.contexts}
+    context = {"why": why, "dataset": trial.dataset, "contexts": trial.contexts}
     rows[0]["report"] = report_markdown(verdict, context) if verdict else trial.reason
     return pl.DataFrame(rows, schema=EVALUATION)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(known.mean()) if known.size else None
 
 
 def _known(value: float | None) -> float | None:

@@ -3,10 +3,9 @@
     <home>/lives/<id>/life.json            what it is; the id is its hash
     <home>/lives/<id>/generation           which generation counts ("1" until a rewind)
     <home>/lives/<id>/generations/<n>/     its tables, one file per session, and commits/<session>.json
-    <home>/lives/<id>/models/              models by content
-    <home>/lives/<id>/promotions.jsonl     what a person decided: an input of the life
     <home>/lives/<id>/ledger.jsonl         when, how long, who: outside every digest
     <home>/lives/current/<market>          the id of the life that Dagit, schedules and commands drive
+    <home>/registry.db                     its models, and what a person decided: an input of the life
 
 A session counts from the moment its commit file is there, which is written last; whatever lies beyond the last commit
 is overwritten by the next run with the same bytes."""
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -27,6 +26,9 @@ from odin_core.errors import OdinError, nearest
 from odin_core.home import Home
 from odin_core.lake import FILE, Lake, PartitionMissing, PartitionUnreadable, write_text
 from odin_core.lifecycle.config import LifeConfig, from_dict, identity
+
+if TYPE_CHECKING:
+    from odin_core.registry.store import Registry
 
 REPORT = "life.html"  # in the folder `reports`: the page that people read
 
@@ -120,9 +122,12 @@ class Life:
     def lake(self) -> Lake:
         return Lake(self.folder / "generations" / str(self.generation))
 
-    @property
-    def models(self) -> Path:
-        return self.folder / "models"
+    @cached_property
+    def registry(self) -> "Registry":
+        """Its models and who was put in charge of it, in the home's registry."""
+        from odin_core.registry.following import registry_of  # brings SQLAlchemy
+
+        return registry_of(self)
 
     @property
     def reports(self) -> Path:

@@ -6,6 +6,7 @@ which is an input of the life and is replayed. A simulated life retrains only in
 
 from collections.abc import Callable
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 from odin_core.datasets.training import record_window
@@ -13,9 +14,11 @@ from odin_core.errors import OdinError
 from odin_core.lake import write_text
 from odin_core.lifecycle.learning import Trial, try_candidate
 from odin_core.lifecycle.life import Life
-from odin_core.lifecycle.run import code_version, loop_rules, restore
+from odin_core.lifecycle.portfolio_evidence import portfolio_findings
+from odin_core.lifecycle.run import code_version, loop_rules, model_facts, restore
 from odin_core.market.data import MarketData
-from odin_core.registry import store
+from odin_core.monitoring.reference import to_json
+from odin_core.registry.bundle import bundle_of
 from odin_core.registry.history import plan_promotion, promotions_on
 
 OPERATOR = "the gate"
@@ -55,7 +58,10 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         if before:
             return f"done before at {head}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
-        trial = try_candidate(restore(life, data, rules), rules.config, rules.profile.ic_alarm)
+        state = restore(life, data, rules)
+        oldest = state.candidates[0] if state.candidates else None
+        findings = partial(portfolio_findings, life, data, oldest) if rules.config.promotion.level == "money" else None
+        trial = try_candidate(state, rules.config, rules.profile.ic_alarm, findings)
         record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None
@@ -67,8 +73,10 @@ def _take_up(life: Life, head: date, trial: Trial, why: str, clock: Callable[[],
     """Store the candidate and its report; promote it where the gate lets it pass. What became of it, in words."""
     assert trial.judged is not None
     version, model = trial.judged.version, trial.judged.model
-    store.save(life.models, version, model)
-    write_text(trial.page(head), life.reports / f"{head}-{version}-retrain.html")
+    facts = model_facts() | trial.facts(life.config.seed)
+    life.registry.save(bundle_of(life, version, model, to_json(trial.judged.reference), facts), clock())
+    for name, page in trial.reports(head, why).items():
+        write_text(page, life.reports / f"retrain-{name}")
     if version == trial.state.champion:
         return f"{version} is the champion already"
     if trial.outcome != "promoted":

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from odin_core.evaluation import metrics
+from odin_core.evaluation.gate import deflated
 from odin_core.evaluation.sequential import lower_confidence_sequence, upper_confidence_sequence
 from odin_core.lifecycle.config import ExplorationConfig, LifeConfig
 from odin_core.lifecycle.state import REGIMES, LoopState
@@ -128,18 +129,7 @@ def _leaves_2(state: LoopState, config: LifeConfig) -> tuple[Criterion, ...]:
 
 def _deflated(returns: np.ndarray, state: LoopState) -> float:
     """Deflated Sharpe ratio of the sessions since the phase began; every candidate so far counts as a trial."""
-    if len(returns) < 5 or np.ptp(returns) == 0:
-        return math.nan
-    z = (returns - returns.mean()) / returns.std()
-    trials = max(state.scores.filter("candidate")["version"].n_unique(), 1)
-    return metrics.deflated_sharpe_ratio(
-        sharpe=float(returns.mean() / returns.std(ddof=1)),
-        n_obs=len(returns),
-        n_trials=trials,
-        var_sharpe=1 / len(returns),
-        skew=float((z**3).mean()),
-        kurtosis=float((z**4).mean()),
-    )
+    return deflated(returns, max(state.trials, 1))
 
 
 def _scores(state: LoopState, after: date | None) -> pl.DataFrame:
@@ -161,6 +151,8 @@ def _demotion(state: LoopState, config: LifeConfig) -> str | None:
         return None
     if -state.drawdown >= config.guardrails.max_drawdown:
         return f"demoted: drawdown {-state.drawdown:.2%} reached the cap of {config.guardrails.max_drawdown:.2%}"
+    if state.drift_alarms >= config.drift.demote_after:
+        return f"demoted: the champion's features have drifted for {state.drift_alarms} sessions in a row"
     recent = _scores(state, state.champion_through).tail(config.phases.demotion_sessions)
     excess = recent.select(pl.col("reward") - pl.col("random")).to_series().drop_nulls().to_numpy()
     if len(excess) >= config.phases.demotion_sessions:
@@ -174,9 +166,15 @@ def _demotion(state: LoopState, config: LifeConfig) -> str | None:
 
 
 def epsilon(state: LoopState, config: ExplorationConfig, regime: str | None) -> float:
-    """Share of random proposals planned at this close. Phase 2: decays with evidence, rises while a regime is rare."""
+    """Share of random proposals planned at this close. Phase 2: decays with evidence, rises while a regime is rare.
+    From phase 1 on it falls where volatility is high, as a random trade costs most there, and rises where it is low."""
     if state.phase == 0:
         return 1.0
+    damping = 1 + config.volatility_damping * {"low": 1, "high": -1}.get(regime or "", 0)
+    return min(_undamped(state, config, regime) * damping, 1.0)
+
+
+def _undamped(state: LoopState, config: ExplorationConfig, regime: str | None) -> float:
     if state.phase == 1:
         return config.epsilon_rules
     if state.phase == 3:
@@ -185,7 +183,7 @@ def epsilon(state: LoopState, config: ExplorationConfig, regime: str | None) -> 
     rows = dict(zip(REGIMES, state.regime_rows, strict=True)).get(regime or "", 0)
     novelty = max(0.0, 1 - len(REGIMES) * rows / max(sum(state.regime_rows), 1))
     usual = config.epsilon_floor + (config.epsilon_start - config.epsilon_floor) * decay
-    return min(usual + config.novelty_gain * novelty, 1.0)
+    return usual + config.novelty_gain * novelty
 
 
 def _number(value: float) -> str:

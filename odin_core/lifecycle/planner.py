@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from odin_core.lifecycle import drifting
 from odin_core.lifecycle.config import FilterConfig, LifeConfig
 from odin_core.lifecycle.state import LoopState
 from odin_core.market.profile import MarketProfile
@@ -16,8 +17,9 @@ from odin_core.market.reference.figures import parse_rules
 from odin_core.market.reference.fundamentals import FAILS, PASSES, UNKNOWN, judged
 from odin_core.policies import rules, uniform
 from odin_core.policies.actions import FLAT, FloatArray, Proposals, decode
+from odin_core.policies.unified import COUNTS, unified_score
 from odin_core.randomness import stream
-from odin_core.replay.record import DECISION, SIDE
+from odin_core.replay.record import DECISION, SIDE, SOURCE
 
 POLICY = {"random": "uniform", "rule": "rules", "joint": "joint"}
 
@@ -91,12 +93,12 @@ def plan_session(
     meaning = decode(lean)
     close = contexts["close"].to_numpy()
     confidence = np.where(explored, np.nan if source == "joint" else 0.5, base.confidence)
+    place = SOURCE.index(source) * COUNTS
+    score = np.where(explored, np.nan, unified_score(base.confidence, state.payoffs[place : place + COUNTS]))
     lot = np.array(profile.lot_sizes(contexts["symbol"], session), float)
     small = np.floor(meaning.size * profile.capital / close / lot) < 1
     open_exposure = float(state.positions.filter(pl.col("status") == "taken")["size"].sum())
-    status, reason = _guard(
-        action, meaning.size, np.nan_to_num(confidence, nan=0.5), order, small, state, config, open_exposure
-    )
+    status, reason = _guard(action, meaning.size, _served(score, order), small, state, config, open_exposure)
     return pl.DataFrame(
         {
             "decision_id": [f"{session}/{s}/{t:%H%M}" for s, t in contexts.select("symbol", "decided_at").iter_rows()],
@@ -124,6 +126,7 @@ def plan_session(
             "features_version": [features_version] * n,
             "action": lean,
             "risk_unit": contexts["natr_14_60m"],
+            "score": pl.Series(score).fill_nan(None),
             "reference_close": close,
         },
         schema=DECISION,
@@ -149,24 +152,35 @@ def _exploration_chance(phase: int, epsilon: float, base: Proposals) -> FloatArr
     return np.clip(epsilon * doubt / doubt.mean(), 0, 1)
 
 
+def _served(score: FloatArray, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) contexts in the order in which they are served: the highest unified score first, ties in random `order`;
+    explored ones, whose score is NaN, at random places between them, so that they are neither starved nor preferred."""
+    explored = np.isnan(score)
+    best_first = np.lexsort((order, np.where(explored, np.inf, -score)))
+    place = np.empty(len(score))
+    place[best_first] = np.arange(len(score))
+    place[explored] = order[explored] - 0.5
+    return np.argsort(place, kind="stable")
+
+
 def _guard(
     action: NDArray[np.int64],
     size: FloatArray,
-    confidence: FloatArray,
-    order: NDArray[np.int64],
+    served: NDArray[np.int64],
     small: NDArray[np.bool_],
     state: LoopState,
     config: LifeConfig,
     exposure: float,
 ) -> tuple[list[str], list[str | None]]:
-    """Status and reject reason of each decision; the most confident are served first, ties in random order."""
+    """Status and reject reason of each decision, limits used up in the order `served`."""
     limits = config.guardrails
     status, reason = ["skipped"] * len(action), [None] * len(action)
     reasons: list[str | None] = list(reason)
     trades = 0
-    for i in sorted(np.flatnonzero(action != FLAT), key=lambda i: (-confidence[i], order[i])):
-        if state.halt_left > 0:
-            reasons[i] = "drawdown"
+    halted = "drawdown" if state.halt_left > 0 else "drift" if drifting.halts(state, config.drift) else None
+    for i in served[action[served] != FLAT]:
+        if halted:
+            reasons[i] = halted
         elif small[i]:
             reasons[i] = "too_small"
         elif trades >= limits.max_trades:
@@ -174,6 +188,6 @@ def _guard(
         elif exposure + size[i] > limits.max_exposure + 1e-12:
             reasons[i] = "max_exposure"
         else:
-            trades, exposure = trades + 1, exposure + size[i]
+            trades, exposure = trades + 1, exposure + float(size[i])
         status[i] = "rejected" if reasons[i] else "taken"
     return status, reasons

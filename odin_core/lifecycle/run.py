@@ -28,14 +28,17 @@ from odin_core.lifecycle.digest import KEYS
 from odin_core.lifecycle.fold import LoopRules
 from odin_core.lifecycle.life import BeforeTheLife, Commit, Life, StartsTooLate, generation_on_disk
 from odin_core.lifecycle.outcomes import Venue
-from odin_core.lifecycle.state import CLOSES, Day, DayRecord, LoopState, carried_from
+from odin_core.lifecycle.state import CLOSES, POSITIONS, SCORES, Day, DayRecord, LoopState, carried_from, completed
 from odin_core.market.data import MarketData
 from odin_core.market.profile import MarketProfile
 from odin_core.market.reference import actions
 from odin_core.market.reference.figures import parse_rules
+from odin_core.monitoring.reference import from_json
 from odin_core.policies.actions import ACTIONS
-from odin_core.registry import store
-from odin_core.registry.history import promotions_on
+from odin_core.registry.bundle import bundle_of
+from odin_core.registry.following import follow
+from odin_core.registry.history import HISTORY_TABLE, promotions_on
+from odin_core.replay.record import DECISION
 from odin_core.training.window import SessionContexts
 
 
@@ -147,12 +150,15 @@ def run_sessions(
         yield from verified(life, data, meanwhile)
         data.figures.require(parse_rules(life.config.filter.fundamentals))
         rules = loop_rules(life, data.profile)
+        follow(life, clock())
         state = restore(life, data, rules)
         for session in sessions[len(done) + len(meanwhile) :]:
             started = perf_counter()
             day = day_of(life, data, session)
             state, record = fold.advance(state, day, rules)
-            write_session(life, data, day, record, state.window)
+            write_session(life, data, day, record, state.window, at=clock())
+            if HISTORY_TABLE in record.tables:
+                follow(life, clock())
             life.note(
                 clock(), "session", session=session, seconds=round(perf_counter() - started, 4), trained=record.trained
             )
@@ -194,14 +200,35 @@ def _fundamentals(life: Life, data: MarketData, session: date) -> pl.DataFrame:
 
 def _promotions(life: Life, effective: date) -> tuple[dict[str, Any], ...]:
     entries = promotions_on(life, effective)
-    return tuple(e | {"model": store.load(life.models, e["version"]) if e["version"] else None} for e in entries)
+    return tuple(
+        e | {"model": life.registry.model(v), "reference": _reference(life, v)} if (v := e["version"]) else e | NOBODY
+        for e in entries
+    )
 
 
-def write_session(life: Life, data: MarketData, day: Day, record: DayRecord, window: Sequence[SessionContexts]) -> None:
+NOBODY = {"model": None, "reference": None}
+
+
+def _reference(life: Life, version: str) -> str | None:
+    """The drift reference of a stored model as JSON; None for one that was made before drift was watched."""
+    return life.registry.bundle(version).parts.get("reference")
+
+
+def write_session(
+    life: Life,
+    data: MarketData,
+    day: Day,
+    record: DayRecord,
+    window: Sequence[SessionContexts],
+    *,
+    at: datetime | None = None,
+) -> None:
     """Models, tables, the manifest of the `window` that was learned from at a week's end, and last the commit: a kill
-    before it leaves the session to be run again."""
+    before it leaves the session to be run again. `at`: when the models were made; default: the session's close."""
+    made_at = at or data.calendar.hours(day.session).close
     for version, model in record.models.items():
-        store.save(life.models, version, model)
+        facts = model_facts() | record.facts[version]
+        life.registry.save(bundle_of(life, version, model, record.references[version], facts), made_at)
     for name, page in record.reports.items():
         write_text(page, life.reports / name)
     for table in life.lake.tables_with(day.session) - record.tables.keys():
@@ -218,6 +245,11 @@ def write_session(life: Life, data: MarketData, day: Day, record: DayRecord, win
     }
     tables = {table: logical_hash(frame, KEYS[table]) for table, frame in record.tables.items()}
     life.commit(Commit(day.session, inputs, tables, code_version()))
+
+
+def model_facts() -> dict[str, Any]:
+    """Where a model that is being stored came from, besides what its trial says."""
+    return {"code_version": code_version(), "features_version": decision_version()}
 
 
 def verified(life: Life, data: MarketData, sessions: Iterable[date]) -> Iterator[SessionResult]:
@@ -255,7 +287,7 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
     sessions = life.commits()
     row = life.read("phase_state", head).row(0, named=True)
     carried = carried_from(row)
-    plan = life.read("recommendations", head)
+    plan = completed(life.read("recommendations", head), DECISION)
     lookback = sessions[-life.config.learner.lookback_sessions :]
     scores = [life.read("candidate_scores", s) for s in life.sessions_with("candidate_scores")]
     versions = dict.fromkeys([*carried["candidates"], carried["champion"]])
@@ -263,13 +295,14 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
     return LoopState(
         **carried,
         plan=plan,
-        positions=life.read("open_decisions", head),
+        positions=completed(life.read("open_decisions", head), POSITIONS),
         contexts=_contexts(life, data, head, plan["symbol"]),
         closes=_last_closes(life, data, head),
         window=tuple(_session_contexts(life, data, s) for s in lookback),
-        models={v: store.load(life.models, v) for v in versions if v},
+        models={v: life.registry.model(v) for v in versions if v},
+        references={v: from_json(text) for v in versions if v and (text := _reference(life, v))},
         returns=tuple(life.read("phase_state", s)["session_return"][0] for s in sessions if s > since),
-        scores=pl.concat([LoopState().scores, *scores]),
+        scores=pl.concat([LoopState().scores, *(completed(frame, SCORES) for frame in scores)]),
     )
 
 

@@ -1,19 +1,24 @@
 """What the fold carries from one session to the next, and what one session leaves behind.
 
 The scalars of `LoopState` are columns of the table `phase_state`, so a state is read back from the lake; `window`,
-`scores`, `models` and `returns` are memory of what other tables hold and are rebuilt from them (`restore` in `run`)."""
+`scores`, `models`, `references` and `returns` are memory of what the registry and other tables hold and are rebuilt
+from them (`restore` in `run`)."""
 
 from dataclasses import dataclass, field, fields
 from datetime import date, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
 from odin_core.market.bars import UTC
 from odin_core.market.reference.actions import EFFECTIVE
 from odin_core.policies.joint import JointPolicy
-from odin_core.replay.record import DECISION
+from odin_core.policies.unified import COUNTS
+from odin_core.replay.record import DECISION, SOURCE
 from odin_core.training.window import SessionContexts
+
+if TYPE_CHECKING:
+    from odin_core.monitoring.reference import Reference
 
 POSITIONS = pl.Schema(  # decisions whose outcome is not known yet, taken or not
     DECISION
@@ -39,6 +44,17 @@ SCORES = pl.Schema(
         "random": pl.Float64(),  # mean reward over all contexts and actions
         "rules": pl.Float64(),  # mean reward of the rules' choices; null where they chose none
         "ic": pl.Float64(),  # Spearman of score and outcome over the session's contexts
+        "contexts": pl.Int64(),  # whose action, taken or leaned to, has a known reward; the counts below are of them
+        "won": pl.Int64(),  # decisions whose reward is above 0
+        "lean_won": pl.Int64(),  # contexts whose reward is above 0
+        "random_won": pl.Float64(),  # share of all contexts and actions whose reward is above 0
+        "top": pl.Int64(),  # most confident contexts, at most TOP
+        "top_won": pl.Int64(),
+        "bin_contexts": pl.List(pl.Int64()),  # by confidence, BINS of equal width from 0 to 1
+        "bin_confidence": pl.List(pl.Float64()),  # sum of it
+        "bin_won": pl.List(pl.Int64()),
+        "squared_error": pl.Float64(),  # of confidence against what became of it, summed
+        "entropy": pl.Float64(),  # mean of −p·log₂ p − (1 − p)·log₂(1 − p) over contexts, p the confidence
     }
 )
 
@@ -81,6 +97,14 @@ PHASE_STATE = pl.Schema(
         "random_returns": pl.List(pl.Float64()),  # one per random portfolio
         "hold_return": pl.Float64(),  # equal weights, close to close; null on the first session
         "mean_reward": pl.Float64(),
+        "trials": pl.Int64(),  # candidates trained so far
+        "payoffs": pl.List(pl.Float64()),  # by source: won, their rewards, lost, their rewards
+        "drift_score": pl.Float64(),  # the largest of the champion's features, 1 is an alarm; null: not to be judged
+        "drift_subject": pl.String(),  # the feature that drifted most
+        "drift_alarms": pl.Int64(),  # in a row
+        "drift_retrained": pl.Date(),  # when drift last asked for a retrain
+        "retrain_because": pl.String(),  # what calls for a retrain at the next close; null where nothing does
+        "retrained_because": pl.String(),  # what this close's retrain was for; null where there was none
     }
 )
 
@@ -113,6 +137,11 @@ class LoopState:
     equity: float = 1.0
     peak: float = 1.0
     halt_left: int = 0
+    trials: int = 0
+    payoffs: tuple[float, ...] = (0.0,) * (COUNTS * len(SOURCE))  # of each source, for the unified score
+    drift_alarms: int = 0
+    drift_retrained: date | None = None
+    retrain_because: str | None = None
 
     plan: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=DECISION))
     positions: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSITIONS))
@@ -122,6 +151,7 @@ class LoopState:
     window: tuple[SessionContexts, ...] = ()
     scores: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCORES))
     models: dict[str, JointPolicy] = field(default_factory=dict)
+    references: dict[str, "Reference"] = field(default_factory=dict)  # what the models were trained on, for drift
     returns: tuple[float, ...] = ()  # per session since the phase began
 
     @property
@@ -133,9 +163,15 @@ CARRIED: Final = tuple(f.name for f in fields(LoopState) if f.name in PHASE_STAT
 
 
 def carried_from(row: dict[str, Any]) -> dict[str, Any]:
-    """The scalars of a LoopState out of a row of `phase_state`."""
-    values = {name: row[name] for name in CARRIED}
+    """The scalars of a LoopState out of a row of `phase_state`; one that older code did not know has its default."""
+    values = {name: row[name] for name in CARRIED if name in row}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def completed(frame: pl.DataFrame, schema: pl.Schema) -> pl.DataFrame:
+    """A stored table in today's schema: columns that older code did not know are null."""
+    missing = [pl.lit(None, dtype=kind).alias(name) for name, kind in schema.items() if name not in frame.columns]
+    return frame.with_columns(missing).select(schema.names()) if missing else frame
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,5 +197,7 @@ class DayRecord:
     tables: dict[str, pl.DataFrame]
     models: dict[str, JointPolicy]
     summary: dict[str, float | int | str]
+    references: dict[str, str] = field(default_factory=dict)  # JSON by version, see `monitoring.reference`
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of new models by version: dataset, trials, metrics
     reports: dict[str, str] = field(default_factory=dict)  # pages by file name, for people
     trained: bool = False

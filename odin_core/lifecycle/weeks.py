@@ -6,7 +6,6 @@ from datetime import date
 from odin_core.lifecycle.life import Life
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
-from odin_core.registry import store
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def week_record(life: Life, week: date) -> WeekRecord:
     report = life.read("evaluation_report", session)
     head = report.row(0, named=True)
     if head["version"]:
-        store.load(life.models, head["version"])
+        life.registry.model(head["version"])
     criteria = report.filter(report["criterion"].is_not_null())
     return WeekRecord(
         session=session,

@@ -14,6 +14,7 @@ seen."""
 import functools
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,7 +70,7 @@ class JointPolicy:
     def propose(self, X: Matrix) -> Proposals:
         """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing."""
         mirrored = _mirror(X, self.features)
-        direction = (self._predict("direction", X) - self._predict("direction", mirrored)) / 2
+        direction = self.score(X)
         enter = self._predict("enter", X)
         scale = np.exp(self._predict("size", X))
         expected = enter + np.abs(direction)
@@ -81,6 +82,10 @@ class JointPolicy:
         a, b = self.platt
         confidence = 1 / (1 + np.exp(-(a + b * utility)))
         return Proposals(np.where(expected > 0, lean, FLAT), lean, confidence, direction)
+
+    def score(self, X: Matrix) -> FloatArray:
+        """(n,) the `score` of `propose`, without the rest: expected reward of long minus short, halved."""
+        return (self._predict("direction", X) - self._predict("direction", _mirror(X, self.features))) / 2
 
     def _predict(self, head: str, X: Matrix) -> FloatArray:
         return _predict(_booster(self.heads[head]), X)
@@ -124,14 +129,9 @@ def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> t
     """Train on every context of the window. Returns the policy and the walk-forward it was calibrated on.
 
     Same window, configuration and seed give the same model text: deterministic, row-wise, threads as configured."""
-    X, reward = window.features, window.rewards
-    long_short = np.clip(known_mean(reward.reshape(-1, *SHAPE), 2), -CLIP, CLIP)  # (n, side, stop, target)
-    mean = known_mean(long_short, (2, 3))
-    session = window.session_index
-    outcome = Outcome((mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2)
-    relative = Outcome(_within(outcome.direction, session), _within(outcome.enter, session))
+    X, (long_short, mean, outcome, relative) = window.features, _targets(window)
     fit = functools.partial(_fit, config=config, seed=seed)
-    walk = _walk_forward(window, outcome, relative, config, fit)
+    walk = walk_forward(window, config, seed)
     residual = np.abs(mean - mean.mean(axis=0)).max(axis=1)
     heads = {
         "direction": _fit_direction(X, relative.direction, window.names, fit),
@@ -169,20 +169,52 @@ def _within(values: FloatArray, session: NDArray[np.int64]) -> FloatArray:
     return values - (np.bincount(session, weights=values) / count)[session]
 
 
-def _walk_forward(
-    window: "TrainingWindow", outcome: Outcome, relative: Outcome, config: LearnerConfig, fit: Any
+class Targets(NamedTuple):
+    """What the heads learn of the n contexts of a window."""
+
+    long_short: FloatArray  # (n, side, stop, target) reward, mean over sizes, cut at CLIP
+    mean: FloatArray  # (n, side) over the exits
+    outcome: Outcome
+    relative: Outcome  # to its session's mean
+
+
+def _targets(window: "TrainingWindow") -> Targets:
+    long_short = np.clip(known_mean(window.rewards.reshape(-1, *SHAPE), 2), -CLIP, CLIP)
+    mean = known_mean(long_short, (2, 3))
+    session = window.session_index
+    outcome = Outcome((mean[:, 0] - mean[:, 1]) / 2, (mean[:, 0] + mean[:, 1]) / 2)
+    relative = Outcome(_within(outcome.direction, session), _within(outcome.enter, session))
+    return Targets(long_short, mean, outcome, relative)
+
+
+def walk_forward(
+    window: "TrainingWindow",
+    config: LearnerConfig,
+    seed: int,
+    *,
+    without: Collection[str] = (),
+    lookback: int | None = None,
 ) -> WalkForward:
-    """Fit each fold as the policy is fitted, on `relative` to the session; only the fold's own past gives the level."""
+    """Fit each fold as `train_joint` fits the policy, relative to the session, and predict the sessions after it; only
+    the fold's own past gives the level. Of the final policy nothing is fitted.
+
+    `without` names features of the window that the learner does not see; with `lookback` each fold learns from no more
+    than so many sessions before the ones it predicts, which stay the same. Raises TooFewSessions (evaluation.splits);
+    ValueError for a feature that the window does not have, or where none is left."""
     from odin_core.evaluation.splits import PurgedWalkForward
 
+    X, names = _seen(window, without)
+    _, _, outcome, relative = _targets(window)
+    fit = functools.partial(_fit, config=config, seed=seed)
     session = window.session_index
-    splitter = PurgedWalkForward(n_splits=config.walk_forward_folds, embargo=config.purge_sessions)
+    folds, embargo = config.walk_forward_folds, config.purge_sessions
+    splitter = PurgedWalkForward(n_splits=folds, embargo=embargo, window=lookback)
     spans = np.stack([session, session], axis=1)  # an outcome spans the one session it is decided for
     parts = []
-    for fold, (train, test) in enumerate(splitter.split(window.features, groups=session, label_spans=spans)):
-        seen, unseen = window.features[train], window.features[test]
-        direction = _booster(_fit_direction(seen, relative.direction[train], window.names, fit))
-        s = (_predict(direction, unseen) - _predict(direction, _mirror(unseen, window.names))) / 2
+    for fold, (train, test) in enumerate(splitter.split(X, groups=session, label_spans=spans)):
+        seen, unseen = X[train], X[test]
+        direction = _booster(_fit_direction(seen, relative.direction[train], names, fit))
+        s = (_predict(direction, unseen) - _predict(direction, _mirror(unseen, names))) / 2
         e = _predict(_booster(fit(seen, relative.enter[train] + outcome.enter[train].mean())), unseen)
         reward = outcome.enter[test] + np.where(s >= 0, 1, -1) * outcome.direction[test]
         columns = (
@@ -196,6 +228,16 @@ def _walk_forward(
         )
         parts.append(columns)
     return WalkForward(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _seen(window: "TrainingWindow", without: Collection[str]) -> tuple[Matrix, tuple[str, ...]]:
+    """The window's matrix and names less the features that are left out."""
+    if unknown := set(without) - set(window.names):
+        raise ValueError(f"the window has no feature {', '.join(sorted(unknown))}; it has {', '.join(window.names)}")
+    keep = [i for i, name in enumerate(window.names) if name not in without]
+    if not keep:
+        raise ValueError(f"no feature is left of {', '.join(window.names)}")
+    return (window.features[:, keep] if without else window.features), tuple(window.names[i] for i in keep)
 
 
 def _fit_direction(X: Matrix, y: FloatArray, names: tuple[str, ...], fit: Any) -> str:

@@ -13,7 +13,7 @@ SOURCE: Final = ("random", "rule", "joint")
 EXPLORATION: Final = ("uniform", "epsilon", "uncertainty", "none")
 REGIME: Final = ("low", "medium", "high")
 SIDE: Final = ("long", "short")
-REJECTION: Final = ("max_trades", "max_exposure", "drawdown", "not_tradable", "too_small")
+REJECTION: Final = ("max_trades", "max_exposure", "drawdown", "drift", "not_tradable", "too_small")
 EXIT: Final = ("stop", "target", "time", "carried", "unfilled")
 
 VOCABULARY: Final[dict[str, Sequence[str]]] = {
@@ -49,6 +49,7 @@ DECISION = pl.Schema(
         "features_version": pl.String(),
         "action": pl.Int16(),  # grid index of side, size, stop and target
         "risk_unit": pl.Float64(),  # 60-minute ATR over close
+        "score": pl.Float64(),  # unified: expected reward after costs, see `policies.unified`; null for exploration
         "reference_close": pl.Float64(),  # close at the decision, once there is an outcome per share of its exit
     }
 )

@@ -9,16 +9,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from odin_core.evaluation.gate import (
-    Criterion,
-    Evidence,
-    GateConfig,
-    Verdict,
-    judge,
-    meets_absolute,
-    report_html,
-    report_markdown,
-)
+from odin_core.evaluation.evidence import Criterion, Evidence, GateConfig, Verdict
+from odin_core.evaluation.gate import judge, meets_absolute
+from odin_core.evaluation.gate_report import report_html, report_markdown
 
 DAYS = [date(2023, 1, 2) + timedelta(days=i) for i in range(120)]
 FOLDS = pl.DataFrame({"fold": [0, 1, 2], "decisions": [50] * 3, "candidate": [2e-3, -1e-3, 1e-3], "random": [0.0] * 3})

@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from odin_core.features.decision import decision_schema
-from odin_core.lifecycle.state import SCORES, LoopState
+from odin_core.lifecycle.state import SCORES, LoopState, completed
 from odin_core.market.profile import MarketProfile, load_profile
 from odin_core.policies.actions import FLAT, FloatArray, IntArray, Proposals
 
@@ -44,6 +44,9 @@ class Oracle:
     def propose(self, X: NDArray[np.float32]) -> Proposals:
         return self.made
 
+    def score(self, X: NDArray[np.float32]) -> FloatArray:
+        return np.zeros(len(X))
+
 
 def in_phase(phase: int, champion: Any = None, **fields: Any) -> LoopState:
     """A state in `phase`; a champion, if given, is in force under the name joint-0."""
@@ -62,12 +65,13 @@ def scores(
 ) -> pl.DataFrame:
     """One row of SCORES per reward, on consecutive days from `first`; `ic` is about 0.05 where it is not given."""
     n = len(rewards)
-    return pl.DataFrame(
+    known = pl.DataFrame(
         {
             "session": [first + timedelta(days=i) for i in range(n)], "version": [version] * n,
             "candidate": [candidate] * n, "champion": [True] * n, "trained_through": [first - timedelta(days=1)] * n,
             "decisions": [10] * n, "reward": rewards, "random": [random] * n, "rules": [0.0] * n,
             "ic": [0.05 + 0.01 * (-1) ** i for i in range(n)] if ic is None else ic,
         },
-        schema=SCORES,
+        schema_overrides=SCORES,
     )  # fmt: skip
+    return completed(known, SCORES)

@@ -16,6 +16,7 @@ from odin_core.lifecycle.digest import life_digest
 from odin_core.lifecycle.life import Life, plan_rewind
 from odin_core.lifecycle.live import NothingToLearnFrom, NotLive, retrain_live
 from odin_core.market.data import MarketData
+from odin_core.registry.entries import Deployment
 from odin_core.registry.history import Champion, champion_as_of, history
 
 FRIDAY, HEAD = date(2023, 1, 13), date(2023, 1, 17)  # Tuesday, so that 18 is planned and 19 is not
@@ -30,9 +31,8 @@ class Small(NamedTuple):
         """As another process would find it."""
         return Small(lives.load(self.life.home, self.life.id), MarketData(self.data.lake, self.data.profile))
 
-    def promotions(self) -> list[str]:
-        path = self.life.folder / "promotions.jsonl"
-        return path.read_text().splitlines() if path.is_file() else []
+    def promotions(self) -> list[Deployment]:
+        return self.life.registry.log(source="outside")
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +90,9 @@ def test_a_candidate_that_fails_the_gate_is_kept_and_noted_but_changes_nothing(l
     (note,) = live.life.notes("retrain")
     assert (note["head"], note["why"], note["outcome"]) == (str(HEAD), "phase 0 → 1", outcome)
     assert "insufficient: enough_sessions" in outcome
-    assert (live.life.models / f"{note['version']}.json").is_file()
-    assert (live.life.reports / f"{HEAD}-{note['version']}-retrain.html").is_file()
+    assert note["version"] in live.life.registry.versions()
+    for kind in ("html", "json"):
+        assert (live.life.reports / f"retrain-{HEAD}-{note['version']}.{kind}").is_file()
     assert live.promotions() == []
     assert life_digest(live.life) == before
 

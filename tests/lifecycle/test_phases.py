@@ -186,7 +186,7 @@ def test_convergence_holds_at_every_look_together():
     assert fooled / lives < CONFIG.phases.confidence + 2 * np.sqrt(0.05 * 0.95 / lives)
 
 
-EXPLORING = ExplorationConfig()
+EXPLORING = ExplorationConfig(volatility_damping=0.0)
 
 
 def test_exploration_by_phase():
@@ -214,6 +214,16 @@ def test_exploration_halves_its_excess_over_the_floor_in_a_half_life():
     for halvings in range(4):
         state = replace(even, phase_rows=halvings * EXPLORING.epsilon_half_life)
         assert epsilon(state, EXPLORING, "low") == pytest.approx(floor + (start - floor) / 2**halvings)
+
+
+@pytest.mark.parametrize("phase", [1, 2, 3])
+def test_exploration_falls_where_volatility_is_high_and_rises_where_it_is_low(phase: int):
+    state = in_phase(phase, regime_rows=(5, 5, 5))
+    low, medium, high = (
+        epsilon(state, ExplorationConfig(volatility_damping=0.4), r) for r in ("low", "medium", "high")
+    )
+    assert (low, high) == pytest.approx((1.4 * medium, 0.6 * medium))
+    assert medium == epsilon(state, EXPLORING, "medium")
 
 
 def test_exploration_is_a_probability_whatever_the_settings_add_up_to():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from registrydamage import change_a_leaf
 from smalllives import CLIMBED, FIRST, LAST, begin, climbed, clock, quick, run_to, tables
 
 from odin_core.lake import Lake
@@ -14,7 +15,7 @@ from odin_core.lifecycle.digest import KEYS, life_digest
 from odin_core.lifecycle.life import BeforeTheLife, Life, SessionDamaged, StartsTooLate, plan_rewind
 from odin_core.lifecycle.run import BarsVanished, NotClosedYet, RangeWithHoles, run_sessions
 from odin_core.market.data import MarketData
-from odin_core.registry.store import ModelCorrupt
+from odin_core.registry.entries import ModelCorrupt
 from odin_core.replay.record import REPLAY, validate
 
 MID = date(2023, 1, 11)  # a Wednesday
@@ -183,16 +184,15 @@ def test_a_damaged_model_is_refused_and_trained_again_by_the_way_back_that_it_na
     life, data = begin(tmp_path / "home")
     run_to(life, data)
     version = life.lake.read("phase_state", LAST)["candidates"][0][-1]
-    path = life.models / f"{version}.json"
-    good = path.read_text()
-    path.write_text(good.replace("leaf_value=", "leaf_value=1", 1))
+    good = life.registry.model(version)
+    change_a_leaf(life, version)
     tomorrow = data.calendar.next(LAST)
-    with pytest.raises(ModelCorrupt, match=r"does not have the hash in its name.*odin life rewind"):
+    with pytest.raises(ModelCorrupt, match=r"part model does not have the hash in its name.*odin life rewind"):
         run_to(*anew(life), tomorrow)
     trained = max(s for s in life.lake.sessions("registry_history") if s <= LAST)
     plan_rewind(life, data.calendar.previous(trained)).apply()
     run_to(*anew(life))
-    assert path.read_text() == good
+    assert anew(life)[0].registry.model(version) == good
     assert life_digest(anew(life)[0]).digest == whole
 
 

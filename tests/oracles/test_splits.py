@@ -1,15 +1,23 @@
-"""Walk-forward splits against scikit-learn's, and against a purge done pair by pair."""
+"""Splits against published tables, scikit-learn's, and a purge done pair by pair."""
 
 from datetime import date, timedelta
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.dummy import DummyRegressor
 from sklearn.model_selection import TimeSeriesSplit, cross_val_score
 
-from odin_core.evaluation.splits import PurgedWalkForward, TooFewSessions, spans_meet
+from odin_core.evaluation.splits import (
+    CombinatorialPurgedKFold,
+    PurgedKFold,
+    PurgedWalkForward,
+    TooFewSessions,
+    spans_meet,
+)
+from odin_core.labels import triple_barrier
 
 
 def meets(a, b):
@@ -149,3 +157,52 @@ def test_spans_that_are_no_intervals_are_refused(spans, complaint):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="="):
         PurgedWalkForward(**options)
+
+
+def trains(splitter, n, **options):
+    return [train.tolist() for train, _ in splitter.split(np.zeros(n), **options)]
+
+
+def test_two_folds_of_ten_daily_events_whose_labels_last_two_days():
+    spans = [(i, i + 2) for i in range(10)]
+    assert trains(PurgedKFold(n_splits=2), 10, label_spans=spans) == [[7, 8, 9], [0, 1, 2]]
+    assert trains(PurgedKFold(n_splits=2, label_spans=spans), 10) == [[7, 8, 9], [0, 1, 2]]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"purge": 1}, [[9, 10, 11], [5, 6], [0, 1, 2]]),
+        ({"embargo": 1}, [[9, 10, 11], [5, 6, 7], [0, 1, 2, 3]]),
+    ],
+)
+def test_three_folds_of_which_two_are_tested_over_twelve_observations(options, expected):
+    assert trains(CombinatorialPurgedKFold(n_folds=3, n_test_folds=2, **options), 12) == expected
+
+
+def test_six_folds_of_which_two_are_tested_make_fifteen_splits_and_five_paths():
+    splitter = CombinatorialPurgedKFold(n_folds=6, n_test_folds=2)
+    assert len(trains(splitter, 30)) == splitter.get_n_splits() == 15
+    assert splitter.n_paths == 5
+
+
+def test_no_outcome_of_recorded_bars_is_trained_on_and_tested(market_file):
+    """Triple barriers of up to 90 minutes on minute bars of several shares, in folds that cut sessions in two."""
+    bars = pl.read_parquet(market_file("nse_equity_1m_2021.parquet")).sort("symbol", "ts")
+    bars = bars.filter(pl.col("ts").dt.date() < bars["ts"].min().date() + timedelta(days=12))
+    bars = bars.with_columns(known_at=pl.col("ts") + timedelta(minutes=1))
+    events = bars.gather_every(15).select("symbol", decided_at="known_at")
+    labels = triple_barrier(bars, events, target=0.004, pt_sl=(1, 1), min_ret=0.0, vertical=90).sort("decided_at")
+    moments, ends = labels["decided_at"].to_numpy(), labels["label_end"].to_numpy()
+    spans = np.column_stack([moments, ends])
+    leaks, purged = 0, 0
+    for train, test in PurgedKFold(7, label_spans=spans).split(moments, groups=moments):
+        assert not spans_meet(spans[train], spans[test]).any()
+        others = np.setdiff1d(np.arange(len(spans)), test)
+        dropped = np.setdiff1d(others, train)
+        assert spans_meet(spans[dropped], spans[test]).all()
+        inside = (ends[train][:, None] >= moments[test]) & (moments[train][:, None] <= ends[test])
+        leaks, purged = leaks + np.count_nonzero(inside), purged + len(dropped)
+    assert labels["symbol"].n_unique() > 1
+    assert leaks == 0
+    assert purged > 50  # without the purge there is something to leak
