@@ -73,11 +73,12 @@ def tell(asset: str, session: str) -> None:
 
 
 def reported(
-    page: Path, *, markdown: str, html: str, picture: tuple[str, bytes], **numbers: int
+    page: Path, *, markdown: str, picture: tuple[str, bytes], html: str | None = None, **numbers: int
 ) -> dg.MaterializeResult:
-    """Write a report's page. Its metadata are the summary, the picture (its name, a PNG of at most 50 kB), the page's
-    path and the numbers."""
-    write_text(html, page)
+    """Write a report's page, unless it lies there already (no `html`). Its metadata are the summary, the picture (its
+    name, a PNG of at most 50 kB), the page's path and the numbers."""
+    if html is not None:
+        write_text(html, page)
     name, image = picture
     return dg.MaterializeResult(
         metadata={

@@ -10,6 +10,7 @@ import click
 
 from odin_core import text
 from odin_core.commands.actions import actions, fundamentals
+from odin_core.commands.alerts import alerts
 from odin_core.commands.common import (
     SESSION,
     as_json,
@@ -24,8 +25,10 @@ from odin_core.commands.common import (
 from odin_core.commands.data import data
 from odin_core.commands.database import database
 from odin_core.commands.dataset import dataset
+from odin_core.commands.evaluate import evaluate
 from odin_core.commands.features import features
 from odin_core.commands.life import life
+from odin_core.commands.monitoring import drift, performance
 from odin_core.commands.options import options
 from odin_core.commands.quality import accept, quality
 from odin_core.commands.registry import registry
@@ -170,8 +173,10 @@ def report(
 
 for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):
     data.add_command(command)
-for group in (data, database, dataset, features, labels, life, registry, structure):
+for group in (alerts, data, database, dataset, features, labels, life, registry, structure):
     cli.add_command(group)
+for command in (drift, evaluate, performance):
+    cli.add_command(command)
 
 
 def main() -> None:

@@ -87,16 +87,18 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
     )
     def drift_page(config: DriftPage, odin: OdinHome) -> dg.MaterializeResult:
         """The champion's training beside its last sessions, as Evidently draws it; the index by feature over time."""
-        from odin_core.monitoring.drift_page import drift_page_of
+        from odin_core.lifecycle.drift_review import review
+        from odin_core.monitoring.drift_page import drift_markdown, drift_picture
+        from odin_core.monitoring.drift_page import drift_page as write_page
 
         with users_mistakes():
             life = odin.life(market)
-            if life is None or life.head is None:
-                return dg.MaterializeResult(metadata={"status": "no session yet"})
-            page = drift_page_of(life, odin.data(market), config.version or None, life.reports / "drift.html")
-            if page is None:
-                return dg.MaterializeResult(metadata={"status": "no model yet, so nothing to compare with"})
-            return reported(page.path, markdown=page.markdown, html=None, picture=("drift", page.picture))
+            if life is None:
+                return dg.MaterializeResult(metadata={"status": "no life yet"})
+            found = review(life, odin.data(market), config.version or None)
+            path = write_page(found.trained, found.met, life.reports / "drift.html")
+            picture = ("drift", drift_picture(found.by_session))
+            return reported(path, markdown=drift_markdown(found.scores), picture=picture, sessions=found.scores.sessions)
 
     return [drift_report, performance_report, drift_page]
 

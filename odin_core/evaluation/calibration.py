@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from odin_core.evaluation.calibrators import logistic_line
+from odin_core.evaluation.calibrators import logistic, logistic_line
 
 FloatArray = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Bins = Literal["width", "count"]
 NAN = float("nan")
 FEWEST_CLUSTERS = 10  # sessions (or rows) below which a line is not tested
+DRAWN_AT_ONCE = 4_000_000  # numbers in memory of a resampling
 SMALLEST = 1e-15  # probabilities nearer to 0 or 1 count as this near in a logarithm
 
 TABLE = pl.Schema(
@@ -137,13 +138,13 @@ def calibration_error_by_chance(
     place = _place(p, _edges(p, bins, by))
     rows = np.maximum(np.bincount(place), 1)
     residual = y - p - (np.bincount(place, weights=y - p) / rows)[place]
-    cell, at = np.unique(group * len(rows) + place, return_inverse=True)
-    sums = np.bincount(at, weights=residual)
-    sign = np.random.default_rng(seed).choice((-1.0, 1.0), (draws, int(group.max()) + 1))
+    sessions = int(group.max()) + 1
+    rng, several = np.random.default_rng(seed), max(DRAWN_AT_ONCE // sessions, 1)
     errors = np.zeros(draws)
-    for one in range(len(rows)):
-        mine = np.flatnonzero(cell % len(rows) == one)
-        errors += np.abs(sign[:, cell[mine] // len(rows)] @ sums[mine])
+    sums = np.bincount(group * len(rows) + place, weights=residual, minlength=sessions * len(rows))
+    for first in range(0, draws, several):
+        sign = rng.choice((-1.0, 1.0), (min(several, draws - first), sessions))
+        errors[first : first + several] = np.abs(sign @ sums.reshape(sessions, len(rows))).sum(axis=1)
     return float(np.quantile(errors / p.size, quantile))
 
 
@@ -188,7 +189,7 @@ def calibration_line(
     x = np.log(clipped / (1 - clipped))
     intercept, slope = logistic_line(x, y)
     design = np.column_stack([np.ones_like(x), x])
-    fitted = 1 / (1 + np.exp(-(intercept + slope * x)))
+    fitted = logistic(intercept + slope * x)
     bread = np.linalg.pinv((design * (fitted * (1 - fitted))[:, None]).T @ design)
     sums = np.stack([np.bincount(group, weights=v) for v in (design * (y - fitted)[:, None]).T])
     spread = bread @ (sessions / (sessions - 1) * sums @ sums.T) @ bread

@@ -79,7 +79,7 @@ class Platt(Calibrator):
     slope: float
 
     def probability(self, scores: npt.ArrayLike) -> FloatArray:
-        return _logistic(self.intercept + self.slope * np.asarray(scores, dtype=np.float64))
+        return logistic(self.intercept + self.slope * np.asarray(scores, dtype=np.float64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +150,7 @@ def logistic_line(x: FloatArray, target: FloatArray, steps: int = 100) -> tuple[
             step = step / 2
             continue
         improved, beta, loss = loss - value, trial, value
-        p = _logistic(design @ beta)
+        p = logistic(design @ beta)
         gradient = design.T @ (target - p)
         if improved < 1e-12 * max(abs(value), 1.0) and np.abs(gradient).max() < 1e-9 * len(x):
             break
@@ -240,7 +240,7 @@ def _known(
     return x[known], y[known], tuple(sorted(kept, key=lambda name: (isinstance(name, str), name)))
 
 
-def _logistic(x: FloatArray) -> FloatArray:
+def logistic(x: FloatArray) -> FloatArray:
     """1 / (1 + e⁻ˣ), kept a hair inside (0, 1)."""
     with np.errstate(over="ignore"):
         return np.clip(1 / (1 + np.exp(-x)), 1e-15, 1 - 1e-15)

@@ -36,6 +36,25 @@ def sharpe_ratio(returns: Returns, periods: float) -> Any:
     return series.answer(ratio(series.moments.mean, series.moments.std) * np.sqrt(periods))
 
 
+def autocorrelation_adjusted_sharpe(returns: Returns, periods: float, lags: int = 5) -> Any:
+    """`sharpe_ratio`, annualised for returns that follow one another: per period · q / √(q + 2·Σ (q − k)·ρ_k), with
+    q = `periods` and the first `lags` autocorrelations, further ones taken as 0. Gains that come in runs make it
+    smaller. NaN where that ratio is, for too few rows, and where the root is of a negative number.
+    Source: Lo 2002, equation 20."""
+    series = _series(returns)
+    lag = np.arange(1, lags + 1)
+    sums = periods + 2 * (series.autocorrelations(lags) * np.maximum(periods - lag, 0.0)).sum(axis=1)
+    scale = np.sqrt(np.where(sums > 0, sums, NAN))
+    return series.answer(ratio(series.moments.mean, series.moments.std) * ratio(periods, scale))
+
+
+def autocorrelation(returns: Returns, lag: int = 1) -> Any:
+    """Correlation of the rows with those `lag` rows earlier, −1 to 1, both about the mean of all rows and over the sum
+    of squares of all. NaN for a constant series and for fewer than lag + 1 rows. Source: Box & Jenkins 1970."""
+    series = _series(returns)
+    return series.answer(series.autocorrelations(lag)[:, lag - 1])
+
+
 def sortino_ratio(returns: Returns, periods: float, required: float = 0.0) -> Any:
     """Annualised Sortino ratio: mean excess over `required` (per period) / downside deviation · √periods.
     The downside deviation is √mean(min(excess, 0)²) over all rows. NaN for fewer than two rows, a constant series, or
@@ -262,14 +281,14 @@ def information_ratio(returns: Returns, benchmark: npt.ArrayLike, periods: float
     Source: Goodwin 1998, arithmetic form; it is the Sharpe ratio of the difference."""
     series = _series(returns)
     joint = series.joint(benchmark)
-    return series.answer(ratio(joint.mean - joint.benchmark_mean, _active_std(series, benchmark)) * np.sqrt(periods))
+    return series.answer(ratio(joint.active_mean, _active_std(series, benchmark)) * np.sqrt(periods))
 
 
 _ANNUAL_PATH = (annual_return, calmar_ratio)
-_ANNUAL = (annual_volatility, downside_deviation, sharpe_ratio, sortino_ratio)
+_ANNUAL = (annual_volatility, downside_deviation, sharpe_ratio, autocorrelation_adjusted_sharpe, sortino_ratio)
 _PATH = (total_return, max_drawdown, average_drawdown)
 _PLAIN = (hit_rate, expectancy, payoff_ratio, profit_factor, gain_to_pain, omega_ratio, value_at_risk,
-          conditional_value_at_risk, tail_ratio, skewness, kurtosis)  # fmt: skip
+          conditional_value_at_risk, tail_ratio, skewness, kurtosis, autocorrelation)  # fmt: skip
 _ANNUAL_AGAINST = (alpha, tracking_error, information_ratio)
 _AGAINST = (beta, correlation)
 

@@ -143,7 +143,7 @@ class Estimate(NamedTuple):
         if self.clipped == 0 and abs(self.mean_weight - 1) > 3 * self.mean_weight_error:
             found.append(
                 f"the mean weight is {self.mean_weight:.2f} ± {self.mean_weight_error:.2f}, not 1: propensities are "
-                f"wrong, or the target makes choices that were never logged"
+                f"wrong, or the target makes choices that were hardly ever logged"
             )
         return tuple(found)
 
@@ -213,8 +213,8 @@ def earned(replay: pl.DataFrame) -> FloatArray:
 
 def from_replay(replay: pl.DataFrame, target: npt.ArrayLike) -> Logged:
     """Decision records (REPLAY, any order) as a logged bandit; `target` (n,) is the probability that the policy in
-    question gives to each row's choice (`choices`), known at the decision. Records without a known outcome (`earned`)
-    are left out. Raises NothingLogged.
+    question gives to each row's choice (`choices`), known at the decision. Records without a known outcome, those that
+    are NaN in `earned`, are left out, the others keep their order. Raises NothingLogged.
 
     Choose records by what was known before the choice (session, phase, symbol, regime), never by the choice, its
     `source` or its `status`: the propensity is that of exploring and exploiting together, so of the explored records

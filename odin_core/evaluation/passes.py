@@ -133,11 +133,11 @@ def drawdown_summary(depths: FloatArray) -> FloatArray:
 
 @compiled
 def joint_moments(rows: FloatArray, benchmark: FloatArray) -> FloatArray:
-    """(series, 7) of the rows where neither side is NaN: how many, both means, both mean squared deviations, the mean
-    product of the deviations, and the mean squared deviation of the difference. `benchmark`: (1 or series, periods).
-    A constant side, or a constant difference, deviates by exactly 0."""
+    """(series, 8) of the rows where neither side is NaN: how many, both means, both mean squared deviations, the mean
+    product of the deviations, and the mean and mean squared deviation of the difference. `benchmark`: (1 or series,
+    periods). A constant side, or a constant difference, deviates by exactly 0."""
     series, periods = rows.shape
-    out = np.zeros((series, 7))
+    out = np.zeros((series, 8))
     ours, theirs = np.empty(periods), np.empty(periods)
     for s in range(series):
         b = s if benchmark.shape[0] > 1 else 0
@@ -148,12 +148,38 @@ def joint_moments(rows: FloatArray, benchmark: FloatArray) -> FloatArray:
                 count += 1
         x, y = ours[:count], theirs[:count]
         own, other, active = _mean(x), _mean(y), _mean(x - y)
-        out[s, 0], out[s, 1], out[s, 2] = count, own, other
+        out[s, 0], out[s, 1], out[s, 2], out[s, 6] = count, own, other, active
         for t in range(count):
             out[s, 3] += (x[t] - own) ** 2 / count
             out[s, 4] += (y[t] - other) ** 2 / count
             out[s, 5] += (x[t] - own) * (y[t] - other) / count
-            out[s, 6] += (x[t] - y[t] - active) ** 2 / count
+            out[s, 7] += (x[t] - y[t] - active) ** 2 / count
+    return out
+
+
+@compiled
+def autocorrelations(rows: FloatArray, lags: int) -> FloatArray:
+    """(series, lags): Σ d[t]·d[t − k] / Σ d² for k = 1 … lags, d the deviations of the rows that are not NaN from their
+    mean; NaN for a constant series and where there is no pair."""
+    series, periods = rows.shape
+    out = np.full((series, lags), math.nan)
+    kept = np.empty(periods)
+    for s in range(series):
+        count = 0
+        for t in range(periods):
+            if not math.isnan(rows[s, t]):
+                kept[count] = rows[s, t]
+                count += 1
+        deviations = kept[:count] - _mean(kept[:count])
+        total = 0.0
+        for d in deviations:
+            total += d * d
+        for k in range(1, min(lags, count - 1) + 1):
+            product = 0.0
+            for t in range(k, count):
+                product += deviations[t] * deviations[t - k]
+            if total > 0:
+                out[s, k - 1] = product / total
     return out
 
 

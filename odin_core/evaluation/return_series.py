@@ -48,8 +48,8 @@ class Drawdowns(NamedTuple):
 
 
 class Joint(NamedTuple):
-    """Float64 (series,) of rows where both are known: count, means, population variances, covariance, and the
-    population variance of the difference."""
+    """Float64 (series,) of rows where both are known: count, means, population variances, covariance, and the mean
+    and population variance of the difference."""
 
     n_obs: FloatArray
     mean: FloatArray
@@ -57,6 +57,7 @@ class Joint(NamedTuple):
     variance: FloatArray
     benchmark_variance: FloatArray
     covariance: FloatArray
+    active_mean: FloatArray
     active_variance: FloatArray
 
 
@@ -72,10 +73,11 @@ class ReturnSeries:
         if np.isinf(values).any():
             raise ValueError(f"{np.count_nonzero(np.isinf(values))} infinite returns: mend the prices, or say NaN")
         self.shape = values.shape[:-1]
-        self.rows = np.ascontiguousarray(values).reshape(int(np.prod(self.shape)), values.shape[-1])
+        self.rows = _rows(values)
         self._partial: dict[float, Partial] = {}
         self._depths: dict[bool, FloatArray] = {}
         self._drawdowns: dict[bool, Drawdowns] = {}
+        self._autocorrelations: dict[int, FloatArray] = {}
         self._joint: tuple[object, Joint] | None = None
 
     def answer(self, values: FloatArray) -> Any:
@@ -136,6 +138,16 @@ class ReturnSeries:
             self._drawdowns[compounded] = Drawdowns(*drawdown_summary(self.depths(compounded)).T)
         return self._drawdowns[compounded]
 
+    def autocorrelations(self, lags: int) -> FloatArray:
+        """(series, lags), with the rows 1 … `lags` rows earlier."""
+        from odin_core.evaluation.passes import autocorrelations
+
+        if lags < 1:
+            raise ValueError(f"{lags} lags: a return is compared with one at least one row earlier")
+        if lags not in self._autocorrelations:
+            self._autocorrelations[lags] = autocorrelations(self.rows, lags)
+        return self._autocorrelations[lags]
+
     def beside(self, benchmark: npt.ArrayLike) -> FloatArray:
         """A benchmark as rows, (1, periods) for all or (series, periods); ValueError for any other shape."""
         values, periods = np.asarray(benchmark, dtype=np.float64), self.rows.shape[1]
@@ -144,7 +156,7 @@ class ReturnSeries:
                 f"a benchmark of shape {values.shape} for returns of shape {(*self.shape, periods)}: "
                 f"it has their shape, or that of one series, ({periods},)"
             )
-        return np.ascontiguousarray(values).reshape(int(np.prod(values.shape[:-1])), periods)
+        return _rows(values)
 
     def joint(self, benchmark: npt.ArrayLike) -> Joint:
         """With a benchmark of the same periods: one for all, or one for each series."""
@@ -153,6 +165,12 @@ class ReturnSeries:
         if self._joint is None or self._joint[0] is not benchmark:
             self._joint = (benchmark, Joint(*joint_moments(self.rows, self.beside(benchmark)).T))
         return self._joint[1]
+
+
+def _rows(values: FloatArray) -> FloatArray:
+    """(series, periods) as the passes are compiled for: C order, and writeable, which columns of a table are not."""
+    flat = np.require(values, requirements=["C_CONTIGUOUS", "WRITEABLE"])
+    return flat.reshape(int(np.prod(values.shape[:-1])), values.shape[-1])
 
 
 def ratio(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:

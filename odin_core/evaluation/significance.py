@@ -22,7 +22,7 @@ def sharpe_standard_error(
 ) -> Any:
     """√((1 − γ₃·SR + (γ₄ − 1)/4·SR²) / (n − 1)), per period; times √periods for an annualised ratio. With the defaults
     it is Lo's (2002, equation 9) for independent normal returns, √((1 + SR²/2) / (n − 1)). NaN for n_obs < 2.
-    Source: Mertens 2002; the n − 1 as in Bailey & López de Prado 2012, equation 8."""
+    Source: Mertens 2002; the n − 1 as in Bailey & López de Prado 2012."""
     return _each(_standard_error, sharpe, n_obs, skew, kurtosis)
 
 

@@ -145,6 +145,8 @@ def examine(
         raise NothingToExamine(life, version, model.trained_through, filled.sessions, config.min_sessions)
     window, learner, seed = learned_from(life, data, model.trained_through), life.config.learner, life.config.seed
     tables = filled.tables(config)
+    said = {"footing": [footing.name for footing in asked], "says": [footing.says for footing in asked]}
+    tables["footings"] = tables["footings"].join(pl.DataFrame(said), on="footing", how="left", maintain_order="left")
     tables["stress"] = _stress(life, data, sessions, tables["by_session"], config, steps)
     spread = tuple(range(seed, seed + config.seeds))
     tables["seeds"] = steps.after("seeds", lambda: sensitivity.seed_spread(window, learner, spread))
@@ -283,7 +285,8 @@ def _mean_at(grid: FloatArray, rows: IntArray, *axes: IntArray) -> float:
 
 def _footings(by_session: pl.DataFrame, alpha: float) -> pl.DataFrame:
     """One row per footing, in the order asked: sessions, trades, reward and random (means over sessions), excess with
-    its interval, worst session in fractions of capital, and the share of the first footing's excess that is kept."""
+    its interval, worst session in fractions of capital, and the share of the first footing's excess that is kept;
+    `examine` adds what the footing is, in words."""
     rows: list[dict[str, Any]] = []
     for (name,), of in by_session.group_by("footing", maintain_order=True):
         found = excess_over(_floats(of, "reward"), _floats(of, "random"), alpha)

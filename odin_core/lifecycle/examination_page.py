@@ -29,7 +29,7 @@ SECTIONS = {  # table: title, what its numbers are, columns
         "Means over sessions, in units of risk (60-minute ATR); random is a context and an action drawn at random on "
         "the same bars and costs; worst_session is a fraction of capital; kept is the share of the first row's excess. "
         "Under gaps and crashes a stop cuts losses and not gains, so that random may earn there: look at the loss.",
-        ("footing", "trades", "reward", "random", "excess", "lower", "upper", "worst_session", "kept"),
+        ("footing", "trades", "reward", "random", "excess", "lower", "upper", "worst_session", "kept", "says"),
     ),
     "costs": (
         "Costs",

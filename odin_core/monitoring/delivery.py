@@ -8,6 +8,7 @@ Secrets come in as values, and what is noted or shown was cleared of them."""
 
 import fcntl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,15 +20,16 @@ from odin_core.home import Home
 from odin_core.monitoring.alerts import Alert, alerts
 from odin_core.monitoring.channels import DeliveryFailed, channels
 from odin_core.monitoring.lines import append_line, read_lines
+from odin_core.monitoring.rules import SEVERITIES
 
-__all__ = ["Channel", "Delivery", "channels", "deliver", "try_out", "undelivered"]
+__all__ = ["Channel", "Delivery", "channels", "deliver", "due", "try_out", "undelivered"]
 
 FILE: Final = "deliveries.jsonl"
 FIRST_WAIT = timedelta(minutes=1)
 LONGEST_WAIT = timedelta(hours=6)
 GIVE_UP_AFTER = timedelta(days=1)  # since the first attempt
 NOT_NEWS_AFTER = timedelta(days=3)  # an alert that no attempt was made for is not sent any more
-MOST = 20  # messages per channel and call
+MOST = 20  # messages per channel and call, but for one more that sums up the rest
 SECONDS = 10.0  # that one message may take, whatever the other side does
 
 
@@ -97,9 +99,15 @@ def deliver(
 
 
 def undelivered(home: Home, using: Sequence[Channel], at: datetime) -> int:
-    """How many alerts some of these channels still owe at `at`."""
+    """How many alerts some of these channels still owe at `at`, those that wait for another try included."""
     noted, told = _progress(home), alerts(home)
     return len({alert.id for channel in using for alert in _owed(channel, told, noted, at)})
+
+
+def due(home: Home, using: Sequence[Channel], at: datetime) -> int:
+    """How many alerts a `deliver` at `at` would try to send: 0 while all that is owed waits for another try."""
+    noted, told = _progress(home), alerts(home)
+    return len({alert.id for channel in using for alert in _due(channel, told, noted, at)})
 
 
 def try_out(using: Sequence[Channel], alert: Alert, *, seconds: float = SECONDS) -> dict[str, str]:
@@ -114,24 +122,44 @@ def _serve(
     clock: Callable[[], datetime],
     seconds: float,
 ) -> Iterator[dict[str, Any]]:
-    """Attempts on one channel, one line each."""
-    now = clock()
-    due = [alert for alert in _owed(channel, told, noted, now) if _is_due(noted.get((channel.name, alert.id)), now)]
-    for alert in due[:MOST]:
-        before = noted.get((channel.name, alert.id), _Progress())
-        error, reached, wait = _attempt(channel, alert, seconds)
-        at = clock()
-        attempt = before.attempts + 1
-        line: dict[str, Any] = {"at": _stamp(at), "channel": channel.name, "alert": alert.id, "attempt": attempt,
-                                "outcome": "delivered", "error": "", "next": None}  # fmt: skip
-        if error:
-            wait = min(max(FIRST_WAIT * 2 ** min(before.attempts, 20), wait), LONGEST_WAIT)
-            too_late = at + wait > (before.first or at) + GIVE_UP_AFTER
-            line |= {"outcome": "given_up" if too_late else "failed", "error": error}
-            line |= {"next": None if too_late else _stamp(at + wait)}
-        yield line
+    """Attempts on one channel, one line each. What is beyond MOST, the least severe, goes out as one summary."""
+    waiting = _due(channel, told, noted, clock())
+    chosen = {a.id for a in sorted(waiting, key=lambda alert: -SEVERITIES.index(alert.severity))[:MOST]}
+    rest = [alert for alert in waiting if alert.id not in chosen]
+    messages = [((alert,), alert) for alert in waiting if alert.id in chosen]
+    messages += [(tuple(rest), _summary(rest))] if rest else []
+    for covered, message in messages:
+        error, reached, wait = _attempt(channel, message, seconds)
+        for alert in covered:
+            yield _noted(channel, alert, noted.get((channel.name, alert.id), _Progress()), clock(), error, wait)
         if error and not reached:
             return
+
+
+def _noted(
+    channel: Channel, alert: Alert, before: _Progress, at: datetime, error: str, asked: timedelta
+) -> dict[str, Any]:
+    """The line of one attempt, and when the next one is due after a failure."""
+    line: dict[str, Any] = {
+        "at": _stamp(at), "channel": channel.name, "alert": alert.id, "attempt": before.attempts + 1,
+        "outcome": "delivered", "error": error, "next": None,
+    }  # fmt: skip
+    if not error:
+        return line
+    wait = min(max(FIRST_WAIT * 2 ** min(before.attempts, 20), asked), LONGEST_WAIT)
+    if at + wait > (before.first or at) + GIVE_UP_AFTER:
+        return line | {"outcome": "given_up"}
+    return line | {"outcome": "failed", "next": _stamp(at + wait)}
+
+
+def _summary(rest: list[Alert]) -> Alert:
+    """One message for many alerts."""
+    kinds = Counter(f"{alert.market} {alert.rule.replace('_', ' ')}" for alert in rest)
+    listed = ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(10))
+    return Alert(market="odin", rule="more alerts", at=rest[-1].at,
+                 severity=max((alert.severity for alert in rest), key=SEVERITIES.index),
+                 key=f"summary/{rest[0].id}/{rest[-1].id}/{len(rest)}",
+                 text=f"{len(rest)} more alerts, see `odin alerts list`: {listed}")  # fmt: skip
 
 
 def _attempt(channel: Channel, alert: Alert, seconds: float) -> tuple[str, bool, timedelta]:
@@ -171,8 +199,11 @@ def _owed(
             yield alert
 
 
-def _is_due(progress: _Progress | None, now: datetime) -> bool:
-    return progress is None or progress.next is None or progress.next <= now
+def _due(channel: Channel, told: list[Alert], noted: dict[tuple[str, str], _Progress], now: datetime) -> list[Alert]:
+    """Those of `_owed` that were not tried yet, or that have waited long enough."""
+    owed = _owed(channel, told, noted, now)
+    found = ((alert, noted.get((channel.name, alert.id))) for alert in owed)
+    return [alert for alert, before in found if before is None or before.next is None or before.next <= now]
 
 
 def _progress(home: Home) -> dict[tuple[str, str], _Progress]:

@@ -66,6 +66,8 @@ def drift_picture(tables: pl.DataFrame) -> bytes:
     from matplotlib.figure import Figure
 
     names, sessions, heat, alarms = _grid(tables)
+    if not names:
+        names, sessions, heat, alarms = ["nothing yet"], [], np.zeros((1, 1)), np.zeros((1, 1), bool)
     figure = Figure(figsize=(9, 1.6 + 0.19 * max(len(names), 1)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -128,8 +128,14 @@ def fit_reference(
     bins: int = 10,
     resamples: int = RESAMPLES,
 ) -> Reference:
-    """The reference of training rows `values` (n, k), float, NaN for missing, whose rows were decided in `session` (n,),
-    any sortable numbers. `kinds` (k,) out of KINDS, None: all features. Raises ValueError for shapes that do not fit."""
+    """The reference of training rows `values` (n, k), float32 or float64, NaN for missing, each decided in a `session`
+    (n,), any sortable numbers. `kinds` (k,) out of KINDS, None: all are features. Raises ValueError for shapes that do
+    not fit, unknown kinds and categories of more than CATEGORIES values.
+
+    Bins are deciles of the training rows with open ends and one for missing values; a category's or a constant's each
+    hold one value, and what lies between them. Predictions and labels may be missing without being the worse for it: a
+    prediction should come from the walk-forward, for one on rows that were trained on is not like a later one. `seed`
+    draws the resamples that the limits follow from (`tripwire`): 0.03 s for 126 sessions × 50 symbols × 28 features."""
     x, order, place = _checked(values, names, kinds, session)
     kinds = tuple(kinds) if kinds is not None else ("feature",) * len(names)
     ranked = np.sort(x.T, axis=1)  # NaN last
@@ -179,8 +185,9 @@ def from_json(text: str) -> Reference:
         raw = json.loads(text)
         if raw.pop("format") != FORMAT:
             raise NotAReference(f"its format is not {FORMAT}")
-        subjects = [Subject(**(s | {f: tuple(s[f]) for f in ("edges", "counts", "sketch")})) for s in raw.pop("subjects")]
-        return Reference(subjects=tuple(subjects), **raw)
+        listed = ("edges", "counts", "sketch")
+        subjects = tuple(Subject(**(s | {f: tuple(s[f]) for f in listed})) for s in raw.pop("subjects"))
+        return Reference(subjects=subjects, **raw)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotAReference(str(error)) from error
 
@@ -193,7 +200,7 @@ def _checked(
     x = x if x.dtype == np.float32 else x.astype(np.float64)
     which = np.asarray(session)
     if x.ndim != 2 or x.shape[1] != len(names) or which.shape != (len(x),):
-        raise ValueError(f"values {x.shape} and session {which.shape} do not fit {len(names)} names: (n, k), (n,) and k")
+        raise ValueError(f"values {x.shape} and session {which.shape} do not fit {len(names)} names")
     if kinds is not None and len(kinds) != len(names):
         raise ValueError(f"{len(kinds)} kinds for {len(names)} names")
     for kind in kinds or ():
@@ -204,13 +211,13 @@ def _checked(
 
 
 def _edges(ranked: FloatArray, kind: str, name: str, bins: int) -> tuple[float, ...]:
-    """Inner edges from known values, ascending. Few distinct values get a bin each, and what lies between them its own."""
+    """Inner edges from known values, ascending. Categories and constants get a bin each, the gaps their own."""
     if not ranked.size:
         return ()
     if kind == "categorical" or ranked[0] == ranked[-1]:
         codes = np.unique(ranked)
         if len(codes) > CATEGORIES:
-            raise ValueError(f"{name} has {len(codes)} values; a category has at most {CATEGORIES}, else it is a feature")
+            raise ValueError(f"{name} has {len(codes)} values; a category has at most {CATEGORIES}, or it is a feature")
         below = np.nextafter(codes, codes.dtype.type(-np.inf))
         return tuple(np.unique(np.concatenate([below, codes]).astype(float)).tolist())
     at = np.ceil(np.arange(1, bins) / bins * len(ranked)).astype(int) - 1
@@ -245,7 +252,7 @@ def _filled(edges: Sequence[Sequence[float]]) -> FloatArray:
 
 
 def _resampled(
-    x: npt.NDArray[Any], counts: IntArray, place: IntArray, kinds: tuple[str, ...], window: int, resamples: int, seed: int
+    x: npt.NDArray[Any], counts: IntArray, place: IntArray, kinds: Sequence[str], window: int, resamples: int, seed: int
 ) -> tuple[list[float | None], list[float | None]]:
     """Each subject's error of a window's mean, and its limit; None where too few sessions have rows."""
     nothing: list[float | None] = [None] * len(kinds)

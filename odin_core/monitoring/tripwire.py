@@ -17,7 +17,7 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 BLOCK = 10  # sessions, two weeks
 LEVEL = 0.995
-MARGIN, MARGIN_SESSIONS = 1.0, 270  # 3.1 for a reference of 126 sessions, 5.5 for 60
+MARGIN, MARGIN_SESSIONS = 1.0, 250  # 3.0 for a reference of 126 sessions, 5.2 for 60
 MOST_PERSISTENT = 0.97  # autocorrelation from one session to the next; beyond it a reference cannot tell a level
 DECILES = 10
 
@@ -108,29 +108,32 @@ def persistence(counts: IntArray) -> Persistence:
     return Persistence(variance / total, noise / total, corrected, np.sqrt((1 - corrected**2) / n), sessions)
 
 
-def slow_levels(
-    subject: Persistence, window: int, resamples: int, rng: np.random.Generator
-) -> FloatArray:
+def slow_levels(subject: Persistence, window: int, resamples: int, rng: np.random.Generator) -> FloatArray:
     """(resamples, k) index of a window against a reference of `subject.sessions`, if levels are first-order
     autoregressive and everything is normal, deciles of the reference as bins.
 
     What blocks of a short reference cannot show: a level that stays for weeks was in few places while the reference was
-    made. Its autocorrelation is uncertain and drawn anew in every resample; its variance is that around the reference's
-    own mean, made larger by what the mean took away."""
+    made. Its autocorrelation and its variance are uncertain and drawn anew in every resample; the variance is that
+    around the reference's own mean, made larger by what the mean took away. Bias of the autocorrelation: Kendall 1954.
+    """
     from scipy.special import ndtri
 
     longest = int(subject.sessions.max(initial=0))
     steps = rng.standard_normal((resamples, longest + window + 2))
     phi = np.clip(subject.autocorrelation + subject.error * rng.standard_normal((resamples, 1)), 0, MOST_PERSISTENT)
     taken = np.minimum((1 + phi) / (1 - phi) / np.maximum(subject.sessions, 1), 0.8)
-    free = np.maximum(subject.sessions * (1 - phi) / (1 + phi) - 1, 1.0)
-    size = np.sqrt(subject.level / (1 - taken) * free / np.maximum(rng.chisquare(free), 0.05 * free))
+    free = np.maximum(subject.sessions * (1 - phi) / (1 + phi) - 1, 1.0)  # degrees of freedom of the variance
+    drawn = free / np.maximum(rng.chisquare(free), free / 20)
+    size = np.sqrt(subject.level / (1 - taken) * drawn)
     inner = ndtri(np.arange(1, DECILES) / DECILES)
     return _slow(steps, phi, size, subject.noise, subject.sessions, window, inner)
 
 
 @compiled
-def _slow(steps, phi, size, noise, sessions, window, inner):  # pyright: ignore
+def _slow(
+    steps: FloatArray, phi: FloatArray, size: FloatArray, noise: FloatArray, sessions: IntArray, window: int,
+    inner: FloatArray,
+) -> FloatArray:  # fmt: skip
     resamples, k = phi.shape
     psi = np.zeros((resamples, k))
     for r in range(resamples):
@@ -154,7 +157,7 @@ def _slow(steps, phi, size, noise, sessions, window, inner):  # pyright: ignore
 
 
 @compiled
-def _path(steps, phi, size):  # pyright: ignore
+def _path(steps: FloatArray, phi: float, size: float) -> tuple[float, float]:
     """Mean and variance of a stationary path of len(steps) - 1 levels."""
     level, total, square = steps[0], 0.0, 0.0
     fresh = math.sqrt(1 - phi * phi)
@@ -167,7 +170,9 @@ def _path(steps, phi, size):  # pyright: ignore
 
 
 @compiled
-def _drawn(counts, k, bins, sums, reference, current):  # pyright: ignore
+def _drawn(
+    counts: IntArray, k: int, bins: int, sums: FloatArray, reference: IntArray, current: IntArray
+) -> tuple[FloatArray, FloatArray]:
     resamples = len(reference)
     psi = np.zeros((resamples, k))
     shift = np.zeros((resamples, k))
@@ -198,7 +203,7 @@ def _drawn(counts, k, bins, sums, reference, current):  # pyright: ignore
 
 
 @compiled
-def _index(p, q, p_sum, q_sum):  # pyright: ignore
+def _index(p: IntArray, q: IntArray, p_sum: float, q_sum: float) -> tuple[float, float]:
     n, m = p.sum(), q.sum()
     known_n, known_m = n - p[-1], m - q[-1]
     shift = q_sum / known_m - p_sum / known_n if known_n and known_m else np.nan

@@ -104,7 +104,7 @@ def applied(promotion: "Promotion", at: datetime, operator: str) -> Applied:
     """Keep the state, move the pointer, write the patch. A kill in between leaves a file too many, not one too few."""
     life, registry = promotion.life, promotion.life.registry
     state = _state(registry, registry.pointer())
-    backup = write_backup(life)
+    backup = write_backup(life, state)
     if promotion.bundle is not None:
         registry.save(promotion.bundle, at)
     done = registry.deploy(promotion.move, at, operator)
@@ -116,13 +116,11 @@ def applied(promotion: "Promotion", at: datetime, operator: str) -> Applied:
     return Applied(done, backup, patch)
 
 
-def write_backup(life: "Life") -> Path:
-    """The pointer, the facts of its bundle and the parts themselves, as one JSON file; where it lies."""
-    registry = life.registry
-    pointer = registry.pointer()
-    bundle = _readable(registry, pointer.version)
-    content = _state(registry, pointer) | {"format": FORMAT, "texts": bundle.parts if bundle else {}}
-    path = life.home.registry_changes / f"{_name(registry, pointer.revision)}.json"
+def write_backup(life: "Life", state: dict[str, Any]) -> Path:
+    """A state with the parts themselves, as one JSON file; where it lies."""
+    bundle = _readable(life.registry, state["pointer"]["version"])
+    content = state | {"format": FORMAT, "texts": bundle.parts if bundle else {}}
+    path = life.home.registry_changes / f"{_name(life.registry, state['revision'])}.json"
     write_text(json.dumps(content, indent=1, sort_keys=True), path)
     return path
 

@@ -3,6 +3,7 @@
 Only a copy: nothing is ever read back, and nothing here can stop a promotion. The client comes with `pip install
 'odin[mlflow]'`; the address is given by the border (MLFLOW_TRACKING_URI)."""
 
+import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from odin_core.registry.bundle import Bundle
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 EXPERIMENT: Final = "odin"
 LONGEST: Final = 500  # characters of a parameter that MLflow takes
-SECONDS: Final = "10"  # that a server may take to answer
+SECONDS, RETRIES = 10, 1  # a server that does not answer must not hold anybody up; MLflow's own patience is minutes
+FORBIDDEN: Final = re.compile(r"[^\w\-. :/]")  # in the names of MLflow's parameters and metrics
 BUNDLE: Final = "odin.bundle"  # the tag by which a bundle that was logged before is found
 
 
@@ -31,16 +33,24 @@ class Logged:
 
 
 def log_bundle(bundle: Bundle, life: str, tracking_uri: str, *, experiment: str = EXPERIMENT) -> Logged:
-    """Log a bundle once; one that is there already stays as it is. Never raises for what MLflow or its server does."""
+    """Log a bundle once; one that is there already stays as it is. `tracking_uri`: as MLflow takes it, not empty.
+    Never raises for what MLflow or its server does."""
     try:
+        from mlflow import environment_variables as patience  # pyright: ignore[reportMissingImports]
         from mlflow.tracking import MlflowClient  # pyright: ignore[reportMissingImports]
     except ImportError:
         return Logged(None, "its client is not installed; pip install 'odin[mlflow]', or unset MLFLOW_TRACKING_URI")
+    for setting, value in (
+        (patience.MLFLOW_HTTP_REQUEST_TIMEOUT, SECONDS),
+        (patience.MLFLOW_HTTP_REQUEST_MAX_RETRIES, RETRIES),
+    ):
+        if not setting.is_set():
+            setting.set(value)
     try:
         return _log(MlflowClient(tracking_uri), bundle, life, experiment)
     except Exception as error:  # whatever a client of any version raises: this is a copy for people
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Logged(None, f"{_without_password(tracking_uri)}: {said.replace(tracking_uri, '[address]')}")
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0].replace(tracking_uri, "[address]")
+        return Logged(None, f"{_without_password(tracking_uri)}: {said[:LONGEST]}")
 
 
 def _log(client: Any, bundle: Bundle, life: str, name: str) -> Logged:
@@ -54,9 +64,9 @@ def _log(client: Any, bundle: Bundle, life: str, name: str) -> Logged:
     run = client.create_run(experiment, tags=tags, run_name=bundle.version)
     run_id = run.info.run_id
     for key, value in parameters(bundle):
-        client.log_param(run_id, key, value)
+        client.log_param(run_id, FORBIDDEN.sub("_", key), value)
     for key, value in bundle.facts.get("metrics", {}).items():
-        client.log_metric(run_id, key, value)
+        client.log_metric(run_id, FORBIDDEN.sub("_", key), value)
     with tempfile.TemporaryDirectory() as folder:
         for kind, text in bundle.parts.items():
             path = Path(folder) / f"{kind}.json"

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from odin_assets.sensors import PAGE
 from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.summary import summarise
+from odin_core.monitoring.alerts import alerts, raise_alert
 from odin_core.monitoring.failures import failures, record_failure
+from odin_core.registry.history import plan_promotion
 
 DEFINITIONS = build_definitions(["demo"])
 PHASES = "demo_phase_transitions"
@@ -164,3 +166,84 @@ def test_a_line_cut_short_by_a_kill_costs_no_other_failure(tmp_path: Path):
     assert record_failure(home, at=NOW, run_id="b", job="j", error="second")
     assert not record_failure(home, at=NOW, run_id="b", job="j", error="second")
     assert [entry["error"] for entry in failures(home)] == ["first", "second"]
+
+
+CALLS = "demo_drift_and_drawdown"
+
+
+def test_drift_in_a_live_life_asks_for_one_retrain_and_the_page_that_says_what_moved():
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialised(instance, 0, 2, 2, live=True)
+        materialised(instance, 1, 2, 2, live=True, retrain_because="drift: volume_z is beyond its limit")
+        materialised(instance, 2, 2, 2, live=True)
+        first = tick(CALLS, instance, Home(Path("unused")), None)
+        assert [r.job_name for r in first.run_requests] == ["demo_retrain", "demo_drift_page"]
+        assert keys([first]) == ["retrain:abc:2023-01-03:called", "drift_page:abc:2023-01-03"]
+        assert first.run_requests[0].run_config["ops"]["demo_retrain_live"]["config"] == {
+            "life": "abc", "why": "drift: volume_z is beyond its limit",
+        }  # fmt: skip
+        again = tick(CALLS, instance, Home(Path("unused")), first.cursor)
+        assert (again.run_requests, again.skip_message) == ([], "no session since the last look")
+
+
+def test_drawdown_asks_for_a_retrain_alone_and_a_simulated_life_for_nothing():
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialised(instance, 0, 2, 2, live=True, retrain_because="drawdown: 5.10% of capital")
+        materialised(instance, 1, 2, 2, retrain_because="drift: x")
+        ticked = tick(CALLS, instance, Home(Path("unused")), None)
+        assert [r.job_name for r in ticked.run_requests] == ["demo_retrain"]
+
+
+def test_no_call_is_missed_among_many_sessions_between_two_ticks():
+    with dg.DagsterInstance.ephemeral() as instance:
+        called = {0, PAGE - 1, PAGE, 2 * PAGE + 7}
+        for session in range(2 * PAGE + 10):
+            why = {"retrain_because": "drawdown: 6 %"} if session in called else {}
+            materialised(instance, session, 2, 2, live=True, **why)
+        wanted, cursor = [], None
+        for _ in range(4):
+            ticked = tick(CALLS, instance, Home(Path("unused")), cursor)
+            wanted, cursor = wanted + keys([ticked]), ticked.cursor
+        assert len(wanted) == len(set(wanted)) == len(called)
+
+
+def test_each_move_of_the_registry_is_announced_once_and_told_once(home: Home, instance: dg.DagsterInstance):
+    life = lives.current(home, "demo")
+    assert life is not None
+    version = life.registry.versions()[-1]
+    plan_promotion(life, version, None, "a test").apply(NOW, "me")
+    plan_promotion(life, version, None, "again").apply(NOW, "me")
+    first = tick("demo_registry_changes", instance, home, None)
+    assert keys([first]) == [f"deployment:{life.id}:{d.revision}" for d in life.registry.log()]
+    again = tick("demo_registry_changes", instance, home, first.cursor)
+    assert (again.run_requests, again.skip_message) == ([], "the pointer has not moved since the last look")
+    for _ in range(2):
+        assert execute(first.run_requests[-1], instance, home).success
+    (told,) = [a for a in alerts(home) if a.rule == "registry"]
+    assert told.severity == "information"
+    assert f"→ {version}" in told.text
+    assert "by me: again" in told.text
+
+
+def test_an_overdue_retrain_of_a_live_life_is_asked_for_once_per_head(home: Home, instance: dg.DagsterInstance):
+    ticked = tick("demo_retrain_overdue", instance, home, None)
+    assert "are allowed" in ticked.skip_message
+    (home.root / "alerts.yaml").write_text("retrain_sessions: 1\n")
+    asked = [tick("demo_retrain_overdue", instance, home, None) for _ in range(2)]
+    life = lives.current(home, "demo")
+    assert life is not None
+    assert keys(asked) == [f"retrain:{life.id}:{HEAD}:overdue"] * 2
+    assert execute(asked[0].run_requests[0], instance, home).success
+    assert "are allowed" in tick("demo_retrain_overdue", instance, home, None).skip_message
+
+
+def test_alerts_are_delivered_when_they_are_due_and_a_channel_that_is_down_causes_no_storm(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    assert "no channel is set" in tick("alerts_to_deliver", instance, home, None).skip_message
+    monkeypatch.setenv("ODIN_SLACK_WEBHOOK", "http://127.0.0.1:9/refused")
+    assert tick("alerts_to_deliver", instance, home, None).skip_message == "nothing is due"
+    raise_alert(home, at=datetime.now(UTC), market="demo", rule="drift", text="volume_z moved")
+    (request,) = tick("alerts_to_deliver", instance, home, None).run_requests
+    assert execute(dg.RunRequest(job_name="deliver_alerts", run_key=request.run_key), instance, home).success
+    assert tick("alerts_to_deliver", instance, home, None).skip_message == "nothing is due", "the next attempt is later"

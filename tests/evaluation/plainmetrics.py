@@ -27,6 +27,8 @@ def plain_summary(returns: np.ndarray, periods: float, compounded: bool = True) 
     spread = math.sqrt(np.mean((r - r.mean()) ** 2)) if moves else NAN
     skew, kurt = (np.mean((r - r.mean()) ** p) / over(spread**p) if moves else NAN for p in (3, 4))
     tail = np.quantile(r, 0.05) if n else NAN
+    follows = [autocorrelation(r, k) for k in range(1, 6)]
+    adjusted = periods + 2 * sum((periods - k) * follow for k, follow in enumerate(follows, 1))
     variance = 1 - skew * sharpe + (kurt - 1) / 4 * sharpe**2
     known = variance > 0
     longest, current = under_water(depths)
@@ -36,6 +38,8 @@ def plain_summary(returns: np.ndarray, periods: float, compounded: bool = True) 
         "annual_volatility": std * math.sqrt(periods),
         "downside_deviation": shortfall * math.sqrt(periods),
         "sharpe_ratio": sharpe * math.sqrt(periods),
+        "autocorrelation_adjusted_sharpe": sharpe * periods / math.sqrt(adjusted) if adjusted > 0 else NAN,
+        "autocorrelation": follows[0],
         "sortino_ratio": r.mean() / shortfall * math.sqrt(periods) if moves and shortfall > 0 else NAN,
         "calmar_ratio": annual / -deepest if deepest < 0 else NAN,
         "total_return": total,
@@ -80,6 +84,13 @@ def under_water(depths: np.ndarray) -> tuple[int, int]:
     """Longest and last run of depths below 0 by more than rounding."""
     runs = "".join("w" if depth < -1e-12 else " " for depth in depths)
     return max(map(len, runs.split()), default=0), len(runs) - len(runs.rstrip("w"))
+
+
+def autocorrelation(r: np.ndarray, lag: int) -> float:
+    if len(r) <= lag or np.ptp(r) == 0:
+        return NAN
+    d = r - r.mean()
+    return float(d[lag:] @ d[:-lag] / (d @ d))
 
 
 def track_record(sharpe: float, variance: float) -> float:

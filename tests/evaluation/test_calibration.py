@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from scipy.special import ndtri
 from smalllives import climbed
 
+from odin_core.evaluation import calibration
 from odin_core.evaluation.calibration import (
     GROUPED,
     TABLE,
@@ -199,6 +200,20 @@ def test_the_line_of_log_odds_refuses_calibrated_forecasts_seldom_and_bold_ones_
     assert np.mean(refused) < 0.12
     assert np.mean([line.p_value < 0.05 for line in found]) > 0.95
     assert np.mean([line.slope for line in found]) == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_error_of_chance_does_not_depend_on_how_many_draws_fit_into_memory(monkeypatch):
+    p, y, session = forecasts(8)
+    whole = calibration_error_by_chance(p, y, session, draws=101)
+    monkeypatch.setattr(calibration, "DRAWN_AT_ONCE", 200)
+    assert calibration_error_by_chance(p, y, session, draws=101) == pytest.approx(whole)
+
+
+@pytest.mark.filterwarnings("error")
+def test_forecasts_that_part_the_outcomes_give_a_line_of_numbers():
+    line = calibration_line(np.repeat([0.3, 0.7], 10), np.repeat([0, 1], 10))
+    assert line.slope > 5
+    assert np.isfinite(line[:5]).all()
 
 
 def test_the_line_of_log_odds_is_a_logistic_regression_with_clustered_errors():

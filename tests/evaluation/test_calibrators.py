@@ -223,3 +223,16 @@ def test_a_calibrator_makes_a_bold_score_honest_out_of_sample():
     raw = 1 / (1 + np.exp(-fitted.score))
     assert brier_score(fitted.probability, y[fitted.rows]) < brier_score(raw, y[fitted.rows]) - 0.02
     assert np.mean([c.slope for c in fitted.calibrators]) == pytest.approx(1.5 / 8, rel=0.1)
+
+
+def test_scores_that_only_remember_their_training_rows_get_no_confidence():
+    _, y, session, spans = data(sessions=200)
+    noise = np.random.default_rng(1).standard_normal(y.size)
+
+    def memory(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """What came of a row that was learned, and noise for every other."""
+        return np.where(np.isin(test, train), 10 * y[test] - 5, 5 * noise[test])
+
+    fitted = cross_fitted(memory, y, SPLITTER, groups=session, label_spans=spans)
+    assert np.abs(fitted.probability - y.mean()).max() < 0.2
+    assert brier_score(fitted.probability, y[fitted.rows]) < 0.26

@@ -20,7 +20,7 @@ from odin_core.evaluation.information import (
     newey_west_lags,
     quantile_spread,
 )
-from odin_core.evaluation.metrics import information_coefficient
+from odin_core.evaluation.ranking import information_coefficient
 
 NUMBER = st.integers(-4, 4).map(float) | st.just(math.nan)
 PANEL = st.integers(0, 60).flatmap(

@@ -12,23 +12,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numba.core.dispatcher import Dispatcher
 from plainmetrics import plain_comparison, plain_summary
 
 from odin_core.evaluation import metrics as m
+from odin_core.evaluation import passes
 from odin_core.evaluation.return_series import ReturnSeries
 
 NAN = float("nan")
 PERIODS = 252
-CELLS = st.floats(-0.2, 0.2).map(lambda r: round(r, 4)) | st.just(NAN)
+CELLS = st.integers(-200, 200).map(lambda r: r / 1024) | st.just(NAN)  # sums are exact, so 0 is 0 in any order
 RETURNS = hnp.arrays(np.float64, st.integers(0, 40), elements=CELLS)
 PANELS = hnp.arrays(np.float64, hnp.array_shapes(min_dims=2, max_dims=3, min_side=1, max_side=12), elements=CELLS)
 
 FEWER = settings(max_examples=20)  # for what is asked of every metric
 
-ANNUAL = [m.annual_return, m.annual_volatility, m.downside_deviation, m.sharpe_ratio, m.sortino_ratio, m.calmar_ratio]
+ANNUAL = [m.annual_return, m.annual_volatility, m.downside_deviation, m.sharpe_ratio, m.sortino_ratio, m.calmar_ratio,
+          m.autocorrelation_adjusted_sharpe]  # fmt: skip
 PLAIN = [m.total_return, m.max_drawdown, m.average_drawdown, m.hit_rate, m.expectancy, m.payoff_ratio, m.profit_factor,
          m.gain_to_pain, m.omega_ratio, m.value_at_risk, m.conditional_value_at_risk, m.tail_ratio, m.skewness,
-         m.kurtosis]  # fmt: skip
+         m.kurtosis, m.autocorrelation]  # fmt: skip
 ANNUAL_AGAINST = [m.alpha, m.tracking_error, m.information_ratio]
 AGAINST = [m.beta, m.correlation, *(partial(f, periods=PERIODS) for f in ANNUAL_AGAINST)]
 NUMBERS: dict[str, Callable] = {
@@ -131,6 +134,16 @@ def test_whole_numbers_single_precision_and_columns_of_a_table_are_taken(metric)
         np.testing.assert_array_equal(metric(given_as), expected)
 
 
+def test_no_kind_of_array_is_compiled_for_twice():
+    column = pl.Series(np.random.default_rng(7).normal(0, 0.01, 50)).to_numpy()  # not writeable
+    for returns in (column, np.vstack([column, column]), np.asfortranarray(np.vstack([column, column]))):
+        m.summary(returns, PERIODS, benchmark=column)
+        m.rolling_sharpe(returns, PERIODS, 5)
+        m.drawdown_durations(returns)
+    kernels = [kernel for kernel in vars(passes).values() if isinstance(kernel, Dispatcher)]
+    assert max(len(kernel.signatures) for kernel in kernels) == 1
+
+
 def test_no_series_at_all_give_no_numbers():
     empty = np.zeros((0, 7))
     assert m.sharpe_ratio(empty, PERIODS).shape == (0,)
@@ -165,8 +178,18 @@ def test_the_summary_agrees_with_a_plain_one(panel, compounded):
     found = m.summary(panel, PERIODS, compounded=compounded)
     rows = panel.reshape(-1, panel.shape[-1])
     for i, row in enumerate(rows):
-        for name, expected in plain_summary(row, PERIODS, compounded).items():
+        plain = plain_summary(row, PERIODS, compounded)
+        del plain["autocorrelation_adjusted_sharpe"]  # divides by what may be rounding; it is compared below
+        for name, expected in plain.items():
             assert found[name].ravel()[i] == pytest.approx(expected, rel=1e-7, abs=1e-9, nan_ok=True), name
+
+
+@pytest.mark.parametrize("periods_known", [4, 6, 8, 40, 300])
+def test_the_adjustment_for_autocorrelation_agrees_with_a_plain_one(periods_known):
+    panel = np.random.default_rng(periods_known).normal(0.001, 0.01, (20, periods_known))
+    found = m.autocorrelation_adjusted_sharpe(panel, PERIODS)
+    expected = [plain_summary(row, PERIODS)["autocorrelation_adjusted_sharpe"] for row in panel]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @given(PANELS)
@@ -224,9 +247,8 @@ def test_a_levered_benchmark_has_its_leverage_as_beta_and_no_alpha(benchmark, le
 @given(hnp.arrays(np.float64, (2, 20), elements=CELLS))
 def test_the_information_ratio_is_the_sharpe_ratio_of_the_difference(pair):
     returns, benchmark = pair
-    np.testing.assert_allclose(
-        m.information_ratio(returns, benchmark, PERIODS), m.sharpe_ratio(returns - benchmark, PERIODS), rtol=1e-6
-    )
+    difference = m.sharpe_ratio(returns - benchmark, PERIODS)
+    np.testing.assert_allclose(m.information_ratio(returns, benchmark, PERIODS), difference, rtol=1e-9)
 
 
 def test_a_constant_benchmark_explains_nothing():
@@ -242,6 +264,34 @@ def test_a_constant_benchmark_explains_nothing():
 def test_a_benchmark_of_other_periods_or_series_is_refused(shape):
     with pytest.raises(ValueError, match=r"a benchmark of shape .* for returns of shape \(2, 5\)"):
         m.beta(np.zeros((2, 5)), np.zeros(shape))
+
+
+@pytest.mark.parametrize("persistence", [-0.4, 0.0, 0.4])
+def test_returns_that_follow_one_another_are_annualised_by_their_years(persistence):
+    """An AR(1) of many years: its autocorrelations are powers of the persistence; the adjusted ratio is the Sharpe
+    ratio of whole years, where the square root of time is not."""
+    shocks = np.random.default_rng(8).normal(0, 1, 2_000_000)
+    returns = np.empty_like(shocks)
+    last = 0.0
+    for t, shock in enumerate(shocks):
+        returns[t] = last = persistence * last + shock
+    returns += 0.05
+    assert m.autocorrelation(returns) == pytest.approx(persistence, abs=3e-3)
+    assert m.autocorrelation(returns, 2) == pytest.approx(persistence**2, abs=3e-3)
+    years = returns.reshape(-1, 20).sum(axis=1)
+    of_years = years.mean() / years.std(ddof=1)
+    assert m.autocorrelation_adjusted_sharpe(returns, 20, lags=10) == pytest.approx(of_years, rel=0.01)
+    if persistence:
+        assert m.sharpe_ratio(returns, 20) != pytest.approx(of_years, rel=0.1)
+
+
+def test_as_many_lags_as_returns_are_too_many():
+    returns = [0.1, 0.2, -0.1]
+    assert not math.isnan(m.autocorrelation(returns, 2))
+    assert math.isnan(m.autocorrelation(returns, 3))
+    assert math.isnan(m.autocorrelation_adjusted_sharpe(returns, 252, lags=3))
+    with pytest.raises(ValueError, match="0 lags"):
+        m.autocorrelation(returns, 0)
 
 
 def test_time_under_water_worked_by_hand():

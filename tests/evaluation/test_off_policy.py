@@ -261,6 +261,8 @@ def test_a_log_that_cannot_be_is_refused(change, said):
         Logged(**right).weights(0.0)
     with pytest.raises(ValueError, match="one number per row"):
         doubly_robust(Logged(**right), [1.0], [1.0])
+    with pytest.raises(ValueError, match="cannot value"):
+        doubly_robust(Logged(**right), [1.0, math.nan], [1.0, 1.0])
 
 
 def planted(seed: int = 0, sessions: int = 40, each: int = 25):

@@ -143,6 +143,19 @@ def test_the_embargo_begins_after_the_last_label_has_ended():
     assert trains == [[7, 8, 9, 10, 11], [0, 1, 11], [0, 1, 2, 3, 4, 5]]
 
 
+def test_no_row_between_the_last_labels_end_and_the_embargo_is_trained_on():
+    """Two rows a session, at its hours 0 and 5 of ten; the label of row 3 ends at hour 3 of session 3."""
+    sessions = np.repeat(np.arange(6), 2)
+    begins = 10 * sessions + np.tile([0, 5], 6)
+    spans = np.column_stack([begins, begins])
+    spans[3, 1] = 33
+    splitter = PurgedKFold(3, label_spans=spans)
+    (train, test), *_ = splitter.split(begins, groups=sessions)
+    assert (test.tolist(), train.tolist()) == ([0, 1, 2, 3], [7, 8, 9, 10, 11])
+    (train, _), *_ = PurgedKFold(3, embargo=1, label_spans=spans).split(begins, groups=sessions)
+    assert train.tolist() == [8, 9, 10, 11]
+
+
 def test_one_session_is_never_on_both_sides():
     sessions = np.tile(np.arange(20), 5)  # five symbols, one after the other
     for train, test in CombinatorialPurgedKFold(4, 2, purge=1, embargo=2).split(sessions, groups=sessions):

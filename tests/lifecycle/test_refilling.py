@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from smalllives import FIRST, SYMBOLS, begin, climbed, quick, run_to
 
+from odin_core.evaluation.shocks import liquidity_drought
 from odin_core.execution.costs import charges
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.outcomes import Venue
@@ -26,6 +27,7 @@ from odin_core.lifecycle.refilling import (
     gapped,
     later,
     learned_from,
+    shocked,
 )
 from odin_core.lifecycle.run import loop_rules, restore
 from odin_core.market.calendar import session_calendar
@@ -205,6 +207,25 @@ def test_in_the_dark_nothing_fills_and_what_is_open_waits(jumping):
         pl.col("exit_ts").dt.minute().is_between(47, 59) & (pl.col("exit_ts").dt.hour() == 3)
     )
     assert was.height > 0
+
+
+def test_what_cannot_be_sold_is_sold_at_the_next_open_and_counts_for_its_own_session(jumping):
+    halted = shocked("halted", "", 5, lambda bars, at: liquidity_drought(bars, 1.0, at=at, minutes=400))
+    life, data = jumping
+    refiller = Refiller(life, data, [AS_IT_WAS, halted])
+    resolved: dict[str, list[pl.DataFrame]] = {"as_it_was": [], "halted": []}
+    made = list(choices(life, data, Always(0), life.commits()[1:]))
+    for choice in made:
+        for footing, refill in refiller.refill(choice):
+            resolved[footing.name].append(refill.trades.with_columns(on=pl.lit(choice.session)))
+    late = pl.concat(resolved["halted"]).filter(pl.col("exit_reason") == "carried")
+    assert late.height > 10
+    assert (late["on"] > late["session"]).all()
+    assert (late["exit_ts"].dt.date() == late["on"]).all()
+    last = made[-1].plan.filter(status="taken").height
+    assert refiller.stuck("halted") <= last
+    assert refiller.stuck("halted") == last - resolved["halted"][-1].filter(pl.col("session") == pl.col("on")).height
+    assert refiller.stuck("as_it_was") == 0
 
 
 def test_trades_stay_within_what_the_life_may_do(jumping):

@@ -144,9 +144,10 @@ def test_dagit_shows_the_summary_four_pictures_and_numbers_to_plot(life: Life):
     report = write_report(life)
     assert said["report"] == str(report.path)
     assert said["summary"] == report.markdown
-    for name in ("performance", "rolling", "trades", "trading"):
+    for name in ("equity", "rolling_sharpe", "trade_distribution", "exposure_and_costs"):
         assert said[name].startswith(f"![{name}](data:image/png;base64,")
         assert len(said[name]) < 70_000
+    assert said["trades"] == report.sheet.headline["trades"]
     assert said["total_return"] == pytest.approx(report.sheet.headline["total_return"])
     assert (said["sessions"], said["champion"]) == (12, "none")
 

@@ -1,6 +1,7 @@
 """The log of alerts: events once, levels when they are news, whatever happens to the process in between."""
 
 import json
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
@@ -18,6 +19,7 @@ from odin_core.monitoring.alerts import (
     _news,
     alerts,
     check,
+    locked,
     raise_alert,
     standing,
     take_up,
@@ -27,6 +29,7 @@ from odin_core.monitoring.rules import AlertConfig, Facts, Finding
 AT = datetime(2026, 1, 5, 3, tzinfo=UTC)
 CONFIG = AlertConfig(reminder_hours=72, cooldown_hours=12)
 HOUR = timedelta(hours=1)
+EVENT = {"at": AT, "market": "demo", "rule": "busy", "text": "one"}
 
 
 @pytest.fixture
@@ -149,6 +152,16 @@ def test_many_at_once_write_whole_lines_and_each_thing_once(home):
         new = list(pool.map(one, range(80)))
     assert sum(new) == 10
     assert sorted(alert.text for alert in alerts(home)) == sorted(f"thing {i}" for i in range(10))
+
+
+def test_who_writes_waits_for_who_is_writing(home):
+    with locked(home.root / "alerts.lock"):
+        second = threading.Thread(target=raise_alert, args=(home,), kwargs=EVENT)
+        second.start()
+        second.join(0.2)
+        assert alerts(home) == []
+    second.join()
+    assert len(alerts(home)) == 1
 
 
 def test_lines_that_are_no_alerts_are_passed_over(home):

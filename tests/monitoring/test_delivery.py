@@ -6,39 +6,19 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from fakes.mailserver import PASSWORD, USER, Certificate, MailServer, make_certificate
-from fakes.serving import Clock, FakeServer, Reply, Request, instead, reset
+from alertcases import SECRET, START, Receiver, dead_port, on_disk, status, tell
+from fakes.serving import Clock, Reply, honest, reset
 
 from odin_core.home import Home, open_home
 from odin_core.monitoring.alerts import Alert, alerts, raise_alert
-from odin_core.monitoring.channels import Email, Webhook, channels
-from odin_core.monitoring.delivery import FILE, MOST, Delivery, deliver, try_out, undelivered
-
-START = datetime(2026, 1, 5, 10, tzinfo=UTC)
-SECRET = "T0PSECRETPATH"
-
-
-class Receiver(FakeServer):
-    """Takes every message, and keeps its JSON."""
-
-    def answer(self, request: Request) -> Reply:
-        return Reply(200, b"ok", content_type="text/plain")
-
-    @property
-    def address(self) -> str:
-        return f"{self.url}/services/{SECRET}"
-
-    @property
-    def texts(self) -> list[str]:
-        return [json.loads(request.body)["text"] for request in self.requests]
+from odin_core.monitoring.channels import Webhook, channels
+from odin_core.monitoring.delivery import FILE, MOST, Delivery, deliver, due, try_out, undelivered
 
 
 @pytest.fixture
@@ -55,30 +35,6 @@ def clock() -> Clock:
 def receiver(clock: Clock):
     with Receiver(clock) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    pytest.importorskip("cryptography")
-    return make_certificate(tmp_path_factory.mktemp("certificate"))
-
-
-def tell(home: Home, text: str, at: datetime = START) -> None:
-    assert raise_alert(home, at=at, market="demo", rule="drawdown", text=text, value=0.05, threshold=0.04)
-
-
-def status(code: int, **headers: str):
-    return instead(Reply(code, b"no", headers={name.replace("_", "-"): value for name, value in headers.items()}))
-
-
-def dead_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return taken.getsockname()[1]
-
-
-def on_disk(home: Home) -> str:
-    return "".join(path.read_text(errors="replace") for path in home.root.rglob("*") if path.is_file())
 
 
 def test_each_alert_arrives_once_in_slacks_shape_with_its_id(home, receiver, clock):
@@ -134,12 +90,9 @@ def test_a_webhook_that_hangs_costs_seconds_and_the_others_still_get_it(home, re
     tell(home, "deep")
     with Receiver(clock) as hanging:
         hanging.fail(hanging.hang, hanging.hang)
-        begun = time.monotonic()
-        done = deliver(home, [Webhook(hanging.address, "slow"), Webhook(receiver.address)], clock.now, seconds=0.3)
-        took = time.monotonic() - begun
+        done = deliver(home, [Webhook(hanging.address, "slow"), Webhook(receiver.address)], clock.now, seconds=2)
     assert [(line["channel"], line["outcome"]) for line in done.lines] == [("slow", "failed"), ("webhook", "delivered")]
-    assert done.lines[0]["error"] == "no answer within 0.3 s"
-    assert took < 5
+    assert done.lines[0]["error"] == "no answer within 2 s"
 
 
 class Drip(Receiver):
@@ -199,12 +152,40 @@ def test_a_redirect_is_not_followed(home, receiver, clock):
     assert len(receiver.requests) == 1
 
 
-def test_one_call_sends_a_bounded_number_and_the_next_ones_the_rest(home, receiver, clock):
-    for i in range(2 * MOST + 3):
+def test_a_storm_is_a_bounded_number_of_messages_and_none_is_lost(home, receiver, clock):
+    for i in range(MOST + 30):
         tell(home, f"number {i}", START + timedelta(seconds=i))
-    sent = [deliver(home, [Webhook(receiver.address)], clock.now).sent for _ in range(4)]
-    assert sent == [MOST, MOST, 3, 0]
-    assert [text.rsplit(" ", 1)[1] for text in receiver.texts] == [str(i) for i in range(2 * MOST + 3)]
+    raise_alert(home, at=START + timedelta(hours=1), market="demo", rule="drift", text="worst", severity="critical")
+    done = deliver(home, [Webhook(receiver.address)], clock.now)
+    assert (done.sent, done.waiting, len(receiver.requests)) == (MOST + 31, 0, MOST + 1)
+    said = [text.split("): ", 1)[1] for text in receiver.texts]
+    assert said[: MOST - 1] == [f"number {i}" for i in range(MOST - 1)]
+    assert said[MOST - 1] == "worst", "the most severe is told by itself, however late it came"
+    assert said[MOST] == "31 more alerts, see `odin alerts list`: 31 × demo drawdown"
+    assert deliver(home, [Webhook(receiver.address)], clock.now).sent == 0
+
+
+def test_a_summary_that_fails_is_tried_again_whole(home, receiver, clock):
+    for i in range(MOST + 5):
+        tell(home, f"number {i}", START + timedelta(seconds=i))
+    receiver.fail(*[honest] * MOST, status(500))
+    using = [Webhook(receiver.address)]
+    first = deliver(home, using, clock.now)
+    clock.at += timedelta(minutes=2)
+    second = deliver(home, using, clock.now)
+    assert (first.sent, first.failed, second.sent, second.waiting) == (MOST, 5, 5, 0)
+
+
+def test_nothing_is_due_while_all_that_is_owed_waits(home, receiver, clock):
+    using = [Webhook(receiver.address)]
+    tell(home, "deep")
+    assert (due(home, using, clock.now()), undelivered(home, using, clock.now())) == (1, 1)
+    receiver.fail(status(500))
+    deliver(home, using, clock.now)
+    assert (due(home, using, clock.now()), undelivered(home, using, clock.now())) == (0, 1)
+    clock.at += timedelta(minutes=1)
+    assert due(home, using, clock.now()) == 1
+    assert due(home, [], clock.now()) == 0
 
 
 def test_a_channel_of_today_is_not_told_of_last_week(home, receiver, clock):
@@ -240,91 +221,6 @@ def test_no_secret_of_a_webhook_is_ever_written_or_shown(home, clock, address):
     done = deliver(home, [hook], clock.now)
     assert done.failed == 1
     assert SECRET not in on_disk(home) + done.to_text() + repr(hook) + str(hook) + str(done)
-
-
-def mail_address(server: MailServer, scheme: str, trust: Certificate | None = None, user: str = USER) -> str:
-    known = f"{user}:{quote(PASSWORD, safe='')}@" if user else ""
-    ca = f"&ca={trust.certificate}" if trust else ""
-    return f"{scheme}://{known}localhost:{server.port}?from=odin@example.com&to=a@example.com,b@example.com{ca}"
-
-
-@pytest.mark.parametrize(("scheme", "tls"), [("smtps", "from_the_start"), ("smtp", "starttls")])
-def test_an_email_goes_out_encrypted_with_text_and_html_to_everybody(home, clock, certificate, scheme, tls):
-    tell(home, "deep <below>")
-    with MailServer(certificate, tls=tls) as server:
-        done = deliver(home, [Email(mail_address(server, scheme, certificate))], clock.now)
-    assert (done.sent, done.to_text()) == (1, "1 sent, 0 failed, 0 given up, 0 waiting")
-    [mail] = server.received
-    assert (mail.sender, mail.receivers) == ("odin@example.com", ("a@example.com", "b@example.com"))
-    assert (mail.encrypted, mail.user) == (True, USER)
-    [alert] = alerts(home)
-    assert mail.message["Subject"] == "ODIN demo: drawdown (warning)"
-    assert (mail.message["Message-ID"], mail.message["X-Odin-Alert"]) == (f"<{alert.id}@odin>", alert.id)
-    text, page = mail.message.get_body(("plain",)), mail.message.get_body(("html",))
-    assert text is not None
-    assert page is not None
-    assert "deep <below>" in text.get_content()
-    assert "deep &lt;below&gt;" in page.get_content()
-
-
-def test_a_password_is_never_sent_without_encryption(home, clock):
-    tell(home, "deep")
-    with MailServer(tls="none") as server:
-        done = deliver(home, [Email(mail_address(server, "smtp"))], clock.now)
-        assert "offers no TLS" in done.to_text()
-        assert not server.received
-        clock.at += timedelta(minutes=1)
-        assert deliver(home, [Email(mail_address(server, "smtp", user=""))], clock.now).sent == 1
-    assert [mail.user for mail in server.received] == [None]
-
-
-def test_a_certificate_that_nobody_trusts_is_refused(home, clock, certificate):
-    tell(home, "deep")
-    with MailServer(certificate, tls="from_the_start") as server:
-        done = deliver(home, [Email(mail_address(server, "smtps"))], clock.now)
-    assert done.failed == 1
-    assert not server.received
-
-
-def test_a_mail_server_that_refuses_twice_gets_it_the_third_time(home, clock, certificate):
-    tell(home, "deep")
-    with MailServer(certificate, tls="starttls") as server:
-        server.refuse = {"MAIL": ["451 later"], "AUTH": ["454 not now"]}
-        using = [Email(mail_address(server, "smtp", certificate))]
-        outcomes = []
-        for minutes in (0, 1, 3):
-            clock.at = START + timedelta(minutes=minutes)
-            outcomes.append([line["error"] or "delivered" for line in deliver(home, using, clock.now).lines])
-    assert outcomes == [["the mail server answered 454"], ["the mail server answered 451"], ["delivered"]]
-
-
-def test_a_wrong_password_is_told_without_it(home, clock, certificate):
-    tell(home, "deep")
-    wrong = "Wr0ngP4ss"
-    with MailServer(certificate, tls="starttls") as server:
-        address = mail_address(server, "smtp", certificate).replace(quote(PASSWORD, safe=""), wrong)
-        done = deliver(home, [Email(address)], clock.now)
-    assert done.to_text().endswith("email: the mail server answered 535")
-    assert wrong not in on_disk(home) + done.to_text() + repr(Email(address)) + str(done)
-
-
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [
-        ("smtps://u:{secret}@host:465", "lacks a server, from= or to="),
-        ("smtps://u:{secret}@host:465?from=a@b.c", "lacks a server, from= or to="),
-        ("https://u:{secret}@host?from=a@b.c&to=d@e.f", "lacks a server, from= or to="),
-        ("smtps://u:{secret}@host:port?from=a@b.c&to=d@e.f", "is no address"),
-        ("{secret}", "lacks a server, from= or to="),
-        ("smtp://u:{secret}@127.0.0.1:{port}?from=a@b.c&to=d@e.f", "no mail server took it"),
-    ],
-)
-def test_a_mail_address_that_cannot_work_is_told_without_its_password(home, clock, address, why):
-    tell(home, "deep")
-    channel = Email(address.format(secret=SECRET, port=dead_port()))
-    done = deliver(home, [channel], clock.now)
-    assert why in done.to_text()
-    assert SECRET not in on_disk(home) + done.to_text() + repr(channel) + str(channel)
 
 
 def test_channels_are_those_whose_secrets_are_given():

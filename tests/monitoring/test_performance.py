@@ -152,14 +152,16 @@ def test_the_champions_own_numbers_worked_out_again():
     assert row["predictive_entropy"] == pytest.approx(np.mean(-p * np.log2(p) - (1 - p) * np.log2(1 - p)))
 
 
-def test_live_is_the_champions_own_trades_and_the_backtest_what_was_known_at_its_promotion():
-    found = performance_at(TABLES, LAST)
+@pytest.mark.parametrize("first", [40, 42], ids=["after a week", "by a person within a week"])
+def test_live_is_the_champions_own_trades_and_the_backtest_what_was_known_at_its_promotion(first):
+    tables = made_up(champion_from=first)
+    found = performance_at(tables, LAST)
     band, row = found.details.band, values(found)
-    own = [r for r in TABLES.replay.to_dicts() if r["model_version"] == "joint-a" and r["status"] == "taken"]
+    own = [r for r in tables.replay.to_dicts() if r["model_version"] == "joint-a" and r["status"] == "taken"]
     means = {s: np.mean([r["reward"] for r in own if r["session"] == s and r["complete"]]) for s in band.sessions}
-    assert min(means) >= day(40)
+    assert min(means) >= day(first)
     assert row["live_reward"] == pytest.approx(sum(means.values()))
-    known = [r["reward"] for r in TABLES.scores.to_dicts() if r["known"] < day(40) and r["reward"] is not None]
+    known = [r["reward"] for r in tables.scores.to_dicts() if r["known"] < day(first) and r["reward"] is not None]
     assert band.backtest_sessions == len(known)
     assert row["expected_reward"] == pytest.approx(len(means) * np.mean(known))
     assert row["inside"] is (row["expected_lower"] <= row["live_reward"] <= row["expected_upper"])
@@ -181,7 +183,10 @@ def test_anomalies_are_told_in_the_session_that_they_are_of():
     )
     tables = replace(TABLES, states=shocked)
     [told] = values(performance_at(tables, day(80)))["anomalies"]
-    assert told.startswith("return -9.000% of capital, -")
+    before = [r["session_return"] for r in TABLES.states.to_dicts()[20:80]]
+    spread = 1.4826 * np.median(np.abs(before - np.median(before)))
+    away = (-0.09 - np.median(before)) / spread
+    assert told == f"return -9.000% of capital, {away:+.1f} robust deviations from the median"
     after = values(performance_at(tables, day(81)))
     assert (after["anomalies"], after["unusual_returns"]) == ([], 1)
     assert values(performance_at(TABLES, day(80)))["unusual_returns"] == 0

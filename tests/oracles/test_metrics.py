@@ -291,6 +291,6 @@ def test_f1_is_that_of_scikit_learn(classes):
     assert m.f1_score(predicted, realised) == pytest.approx(expected, nan_ok=True)
 
 
-def test_the_metrics_load_without_scipy_or_pandas():
-    check = "import sys, odin_core.evaluation.metrics; sys.exit(bool({'scipy', 'pandas'} & set(sys.modules)))"
+def test_the_metrics_load_without_scipy_pandas_or_numba():
+    check = "import sys, odin_core.evaluation.metrics; sys.exit(bool({'scipy', 'pandas', 'numba'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0

@@ -98,7 +98,8 @@ def test_the_bundle_stored_last_counts_for_a_version(stored: Life):
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"", "cut off": lambda content: content[: len(content) // 2], "no text": lambda _: b"\xff\xfe\x00",
+    "empty": lambda _: b"", "no text": lambda _: b"\xff\xfe\x00",
+    "cut off": lambda content: content[: len(content) // 2],
     "a list": lambda _: b"[1, 2]", "one digit changed": lambda content: content.replace(b"0.", b"1."),
     "one blank more": lambda content: content + b" ",
 }  # fmt: skip

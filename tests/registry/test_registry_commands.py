@@ -1,6 +1,7 @@
 """`odin registry`: the difference before it happens, the files that a decision leaves, and the way back."""
 
 import json
+import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -145,7 +146,7 @@ def test_mlflow_without_its_client_is_a_warning_and_no_failure(
     home: Home, life: Life, other: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")
-    monkeypatch.setitem(__import__("sys").modules, "mlflow.tracking", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     said = odin("registry", "promote", other, "--json", home=home)
     assert said.json["applied"]
     assert said.err.startswith("warning: not logged to MLflow: its client is not installed")

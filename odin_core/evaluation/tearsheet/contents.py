@@ -47,7 +47,9 @@ TILES: Final[tuple[tuple[str, str, str], ...]] = (  # headline, what it is calle
 DETAILS: Final[tuple[tuple[str, str, str], ...]] = (
     ("sessions", "sessions", "whole"),
     ("sharpe_error", "standard error of the Sharpe ratio, a year", "two_digits"),
-    ("sharpe_above_zero", "probability that it is truly above 0, trials not counted", "share"),
+    ("sharpe_above_zero", "probability that it is truly above 0", "share"),
+    ("sharpe_deflated", "that it is above the best of as many trials without skill", "share"),
+    ("trials", "trials: candidates trained so far", "whole"),
     ("under_water_now", "sessions since the last peak", "whole"),
     ("market_beta", "beta to buy and hold", "three_digits"),
     ("mean_exposure", "mean exposure, long and short, of capital", "percent"),
@@ -74,7 +76,7 @@ DETAILS: Final[tuple[tuple[str, str, str], ...]] = (
 GROUP: Final = (
     Column("trades", "trades", "whole"),
     Column("won", "won", "share"),
-    Column("profit", "net profit, of capital", "fine_percent", signed=True),
+    Column("profit", "net profit", "fine_percent", signed=True),
     Column("gross_return", "mean gross", "basis_points"),
     Column("cost", "mean cost", "basis_points"),
     Column("net_return", "mean net", "basis_points", signed=True),
@@ -84,8 +86,8 @@ GROUP: Final = (
     Column("minutes", "median held", "duration"),
 )
 OF_TRADES: Final = (
-    "replay_buffer (taken, closed) with executions; basis points of notional; reward in units of risk with its 95 % "
-    "interval, clustered by session"
+    "replay_buffer (taken, closed) with executions; profit of capital, basis points of notional; reward in units of "
+    "risk with its 95 % interval, clustered by session"
 )
 BY_SESSION: Final = (
     Column("sessions", "sessions", "whole"),
@@ -145,10 +147,10 @@ PHASES: Final = Shown(
     "phase_state",
 )
 SECTIONS: Final[tuple[Section, ...]] = (
-    Section("Return", ("performance",), (PERFORMANCE, AGAINST)),
+    Section("Return", ("equity",), (PERFORMANCE, AGAINST)),
     Section(
         "By time",
-        ("rolling",),
+        ("rolling_sharpe",),
         (
             Shown(
                 "drawdowns",
@@ -175,7 +177,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ),
     Section(
         "Trades",
-        ("trades",),
+        ("trade_distribution",),
         (
             Shown("distribution", "Distribution over trades", (Column("what", "of a trade"), *QUANTILES), OF_TRADES),
             Shown("trades_by_source", "By who decided", (Column("group", "decided by"), *GROUP), OF_TRADES),
@@ -188,7 +190,7 @@ SECTIONS: Final[tuple[Section, ...]] = (
     ),
     Section(
         "Exposure and costs",
-        ("trading",),
+        ("exposure_and_costs",),
         (
             Shown(
                 "costs",

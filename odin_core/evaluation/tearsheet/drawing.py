@@ -28,7 +28,7 @@ MINE, CHANCE, BAND, MARKET, BAD, INK = "#1f5fbf", "#777777", "#c9c9c9", "#b36b00
 OF_COST: Final = dict(zip(FRICTION, ("#7a9cc6", "#c6a57a", "#9b7ac6"), strict=True))
 
 
-def performance(sheet: TearSheet, figure: "Figure") -> None:
+def equity(sheet: TearSheet, figure: "Figure") -> None:
     """Running return with the random band, drawdown, buy and hold; phases behind."""
     figure.set_size_inches(9, 6.2)
     curve, days = _curve(sheet)
@@ -51,7 +51,7 @@ def performance(sheet: TearSheet, figure: "Figure") -> None:
     hold.set_ylabel("buy and hold\n% of capital")
 
 
-def rolling(sheet: TearSheet, figure: "Figure") -> None:
+def rolling_sharpe(sheet: TearSheet, figure: "Figure") -> None:
     """Rolling Sharpe ratio and the returns of single sessions."""
     figure.set_size_inches(9, 4.2)
     curve, days = _curve(sheet)
@@ -72,7 +72,7 @@ def rolling(sheet: TearSheet, figure: "Figure") -> None:
     below.set_ylabel("return of a session\n% of capital")
 
 
-def trades(sheet: TearSheet, figure: "Figure") -> None:
+def trade_distribution(sheet: TearSheet, figure: "Figure") -> None:
     """How trades' net returns and holding times are distributed, and profit by how they ended."""
     figure.set_size_inches(9, 3.4)
     left, middle, right = figure.subplots(1, 3, width_ratios=(3, 2, 2))
@@ -98,7 +98,7 @@ def trades(sheet: TearSheet, figure: "Figure") -> None:
     right.set_xlabel("profit by exit, % of capital")
 
 
-def trading(sheet: TearSheet, figure: "Figure") -> None:
+def exposure_and_costs(sheet: TearSheet, figure: "Figure") -> None:
     """Exposure by session, and what was earned before costs against what was paid."""
     figure.set_size_inches(9, 4.4)
     curve, days = _curve(sheet)
@@ -141,13 +141,16 @@ def confidence(sheet: TearSheet, figure: "Figure") -> None:
 
 
 PICTURES: Final[dict[str, tuple[str, Callable[[TearSheet, "Figure"], None]]]] = {  # name → what it shows, how
-    "performance": ("Return so far against random portfolios; drawdown; buy and hold; phases behind.", performance),
-    "rolling": ("Rolling Sharpe ratio and the returns of single sessions.", rolling),
-    "trades": ("Net returns and holding times of trades; profit by how they ended.", trades),
-    "trading": ("Exposure by session; profit before costs against costs, both as running sums.", trading),
+    "equity": ("Return so far against random portfolios; drawdown; buy and hold; phases behind.", equity),
+    "rolling_sharpe": ("Rolling Sharpe ratio and the returns of single sessions.", rolling_sharpe),
+    "trade_distribution": ("Net returns and holding times of trades; profit by how they ended.", trade_distribution),
+    "exposure_and_costs": (
+        "Exposure by session; profit before costs against costs, both as running sums.",
+        exposure_and_costs,
+    ),
     "confidence": ("Stated confidence of decisions against what happened, with 95 % intervals.", confidence),
 }
-IN_DAGIT: Final = ("performance", "rolling", "trades", "trading")
+IN_DAGIT: Final = ("equity", "rolling_sharpe", "trade_distribution", "exposure_and_costs")
 
 
 def svg(sheet: TearSheet, name: str) -> str:

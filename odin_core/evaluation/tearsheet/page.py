@@ -26,7 +26,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:#fff;max-wid
 h1{font-size:1.5rem;line-height:1.2;margin:.5rem 0}h2{margin:2.5rem 0 .5rem;border-bottom:2px solid var(--line)}
 h3{font-size:1rem;margin:1.5rem 0 .3rem}.pale,caption{color:var(--pale);font-size:.8rem}
 nav a{margin-right:1rem;color:var(--good)}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(210px,1fr));gap:.6rem;margin:1rem 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(max(140px,22%),1fr));gap:.6rem;margin:1rem 0}
 .tile{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.5rem .7rem}
 .tile b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.tile span{font-size:.78rem;color:var(--pale)}
 .note{border-left:4px solid #d9a400;background:#fff8e1;padding:.5rem .8rem;margin:1rem 0}.note p{margin:.2rem 0}

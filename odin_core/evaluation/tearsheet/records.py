@@ -83,6 +83,11 @@ class Records:
         """Whether a date lies in the range, both ends included."""
         return pl.col(column).is_between(self.first or date.min, self.last or date.max)
 
+    @property
+    def trials(self) -> int:
+        """Candidates that were trained up to the range's end, each one a trial."""
+        return self.reports.filter(pl.col("session") <= (self.last or date.max))["version"].drop_nulls().n_unique()
+
     @cached_property
     def decisions(self) -> pl.DataFrame:
         """Replay rows that were resolved in the range."""

@@ -25,6 +25,15 @@ SEED: Final = 0  # of the bootstrap: the same tables give the same bounds
 WINDOWS: Final = ((126, 63), (30, 21), (12, 10))  # from so many sessions on, so many in a rolling window
 
 Metric = Callable[[FloatArray, float], Any]
+
+
+def over_drawdown(returns: FloatArray, periods: float) -> Any:
+    """Mean a year over the size of the deepest drawdown: the Calmar ratio without compounding; NaN without."""
+    depth = -np.asarray(metrics.max_drawdown(returns, compounded=False))
+    mean = np.asarray(metrics.expectancy(returns)) * periods
+    return np.divide(mean, depth, out=np.full(depth.shape, np.nan), where=depth > 0)
+
+
 METRICS: Final[dict[str, tuple[str, Metric]]] = {  # name → unit, formula of (returns (…, sessions), periods)
     "total return": ("percent", lambda r, _: np.nansum(r, axis=-1)),
     "mean a year": ("percent", lambda r, periods: metrics.expectancy(r) * periods),
@@ -33,6 +42,7 @@ METRICS: Final[dict[str, tuple[str, Metric]]] = {  # name → unit, formula of (
     "Sortino ratio": ("two_digits", metrics.sortino_ratio),
     "deepest drawdown": ("percent", lambda r, _: metrics.max_drawdown(r, compounded=False)),
     "mean drawdown": ("percent", lambda r, _: metrics.average_drawdown(r, compounded=False)),
+    "mean a year over deepest drawdown": ("two_digits", over_drawdown),
     "longest under water, sessions": ("whole", lambda r, _: metrics.time_under_water(r, compounded=False).longest),
     "sessions above zero": ("share", lambda r, _: metrics.hit_rate(r)),
     "value at risk, 5 %": ("fine_percent", lambda r, _: metrics.value_at_risk(r, 0.05)),

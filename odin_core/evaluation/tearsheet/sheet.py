@@ -113,7 +113,8 @@ def _headline(records: Records, tables: Mapping[str, pl.DataFrame]) -> dict[str,
         "annual_return": of.get("mean a year"),
         "annual_volatility": of.get("volatility a year"),
         "sharpe": of.get("Sharpe ratio"),
-        **_of_sessions(mine, returns.floats(states, "hold_return"), records.periods),
+        "trials": records.trials,
+        **_of_sessions(mine, returns.floats(states, "hold_return"), records.trials, records.periods),
         "max_drawdown": of.get("deepest drawdown"),
         "mean_turnover": states["traded_notional"].mean(),
         "mean_exposure": curve.select((pl.col("long") + pl.col("short")).mean()).item(),
@@ -133,17 +134,21 @@ def _known(value: Any) -> float | int | str | None:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _of_sessions(mine: returns.FloatArray, hold: returns.FloatArray, periods: float) -> dict[str, float | int]:
-    """What the returns of the sessions say beside the table of metrics."""
+def _of_sessions(mine: returns.FloatArray, hold: returns.FloatArray, trials: int, periods: float) -> dict[str, Any]:
+    """What the returns of the sessions say beside the table of metrics. The deflated Sharpe ratio takes 1/n for the
+    variance of the trials' Sharpe ratios, which is that of trials without skill."""
+    names = ("sharpe_error", "sharpe_above_zero", "sharpe_deflated", "under_water_now", "market_beta")
     if not mine.size:
-        return dict.fromkeys(("sharpe_error", "sharpe_above_zero", "under_water_now", "market_beta"), metrics.NAN)
+        return dict.fromkeys(names, metrics.NAN)
     sharpe, skew, kurtosis = metrics.sharpe_ratio(mine, 1.0), metrics.skewness(mine), metrics.kurtosis(mine)
-    return {
-        "sharpe_error": metrics.sharpe_standard_error(sharpe, mine.size, skew, kurtosis) * np.sqrt(periods),
-        "sharpe_above_zero": metrics.probabilistic_sharpe_ratio(sharpe, mine.size, skew, kurtosis),
-        "under_water_now": int(metrics.time_under_water(mine, compounded=False).current),
-        "market_beta": metrics.beta(mine, hold),
-    }
+    found = (
+        metrics.sharpe_standard_error(sharpe, mine.size, skew, kurtosis) * np.sqrt(periods),
+        metrics.probabilistic_sharpe_ratio(sharpe, mine.size, skew, kurtosis),
+        metrics.deflated_sharpe_ratio(sharpe, mine.size, max(trials, 1), 1 / mine.size, skew, kurtosis),
+        int(metrics.time_under_water(mine, compounded=False).current),
+        metrics.beta(mine, hold),
+    )
+    return dict(zip(names, found, strict=True))
 
 
 def _missing(records: Records) -> tuple[str, ...]:

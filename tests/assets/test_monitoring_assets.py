@@ -1,0 +1,129 @@
+"""Drift, performance and robustness as Dagster runs: what they show, what they store, and whom they alert."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import polars.testing
+import pytest
+from drivers import resources
+from grownhomes import FIRST, HEAD, copied, resource
+from smalllives import CLIMBED, CLIMBING, begin, plain_edge, quick, rough, run_to
+
+from odin_assets.build import build_definitions
+from odin_assets.instance import open_instance
+from odin_core.home import Home, open_home
+from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.life import Life
+from odin_core.monitoring.alerts import alerts
+from odin_core.monitoring.performance import performance_of
+
+DEFINITIONS = build_definitions(["demo"])
+ASSETS = [asset for asset in DEFINITIONS.assets or [] if isinstance(asset, dg.AssetsDefinition)]
+RANGE = "dagster/asset_partition_range"
+
+
+@pytest.fixture
+def home(grown: Path, tmp_path: Path) -> Home:
+    return copied(grown, tmp_path / "home")
+
+
+@pytest.fixture
+def instance(home: Home) -> Iterator[dg.DagsterInstance]:
+    with open_instance(home) as opened:
+        yield opened
+
+
+def life_of(home: Home) -> Life:
+    life = lives.current(home, "demo")
+    assert life is not None
+    return life
+
+
+def materialise(names: list[str], instance: dg.DagsterInstance, home: Home, *span: object, **config: Any) -> Any:
+    keys = [dg.AssetKey(["demo", name]) for name in names]
+    tags = {f"{RANGE}_start": str(span[0]), f"{RANGE}_end": str(span[1])} if span else {}
+    return dg.materialize(
+        ASSETS, selection=dg.AssetSelection.assets(*keys), tags=tags, instance=instance, resources=resources(home),
+        run_config=config or None, raise_on_error=False,
+    )  # fmt: skip
+
+
+def shown(instance: dg.DagsterInstance, name: str, partition: object = None) -> dict[str, Any]:
+    of = dg.AssetRecordsFilter(
+        asset_key=dg.AssetKey(["demo", name]), asset_partitions=[str(partition)] if partition else None
+    )
+    event = instance.fetch_materializations(of, limit=1).records[0].asset_materialization
+    assert event is not None
+    return {key: value.value for key, value in event.metadata.items()}
+
+
+def test_the_evening_summary_of_each_session_is_stored_plotted_and_follows_from_its_tables(
+    home: Home, instance: dg.DagsterInstance
+):
+    result = materialise(["drift_report", "performance_report"], instance, home, FIRST, HEAD)
+    assert result.success
+    life = life_of(home)
+    for session in life.commits():
+        stored = life.lake.read("performance_report", session)
+        pl.testing.assert_frame_equal(stored, performance_of(life, session).row)
+        facts = shown(instance, "performance_report", session)
+        assert facts["equity"] == stored["equity"][0]
+        assert f"{session}: phase" in facts["summary"]
+        assert shown(instance, "drift_report", session)["status"] == "no_champion"
+    assert "alerts" in shown(instance, "performance_report", HEAD)
+    assert "alerts" not in shown(instance, "performance_report", FIRST), "old sessions alert nobody"
+    assert (life.reports / f"performance-{HEAD}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_fold_logs_its_drift_as_it_passes_a_session(instance: dg.DagsterInstance):
+    facts = shown(instance, "drift_report", HEAD)
+    assert facts["status"] == "no_champion"
+
+
+def test_alert_rules_are_judged_at_the_head_alone(home: Home, instance: dg.DagsterInstance):
+    (home.root / "alerts.yaml").write_text("win_rate: 1.0\nwin_rate_trades: 1\n")
+    assert materialise(["performance_report"], instance, home, FIRST, FIRST).success
+    assert alerts(home) == []
+    assert materialise(["performance_report"], instance, home, HEAD, HEAD).success
+    assert [a.rule for a in alerts(home)] == ["low_win_rate"]
+    assert materialise(["performance_report"], instance, home, HEAD, HEAD).success
+    assert len(alerts(home)) == 1, "the same level was told twice"
+
+
+def test_the_watch_judges_what_no_session_would_tell(home: Home, instance: dg.DagsterInstance):
+    job = DEFINITIONS.resolve_job_def("demo_watch")
+    assert job.execute_in_process(instance=instance, resources=resource(home)).success
+    (stale,) = [a for a in alerts(home) if a.rule == "stale_data"]
+    assert stale.value is not None
+    assert stale.value > 100, "the grown life ends in January 2023"
+
+
+def test_a_market_without_a_life_is_told_so(tmp_path: Path):
+    home = open_home(tmp_path / "empty")
+    with open_instance(home) as instance:
+        assert materialise(["drift_report", "performance_report"], instance, home, FIRST, FIRST).success
+        assert shown(instance, "drift_report", FIRST)["status"] == "not_run"
+        assert shown(instance, "performance_report", FIRST)["status"] == "not_run"
+        assert materialise(["drift_page"], instance, home).success
+        assert shown(instance, "drift_page")["status"] == "no life yet"
+        assert materialise(["robustness_report"], instance, home).success
+        assert "no champion yet" in shown(instance, "robustness_report")["status"]
+
+
+def test_pages_of_drift_and_robustness_of_a_life_with_a_champion(tmp_path: Path):
+    life, data = begin(tmp_path / "home", quick(*CLIMBING, "drift.window_sessions=5"), edit=rough(plain_edge()))
+    run_to(life, data, CLIMBED)
+    lives.use(life.home, life)
+    with open_instance(life.home) as instance:
+        assert materialise(["drift_page"], instance, life.home).success
+        facts = shown(instance, "drift_page")
+        assert "data:image/png" in facts["drift"]
+        assert "| subject |" in facts["summary"]
+        assert (life.reports / "drift.html").stat().st_size > 1_000_000
+        assert materialise(["robustness_report"], instance, life.home).success
+        facts = shown(instance, "robustness_report")
+        assert facts["findings"] > 5
+        assert "data:image/png" in facts["footings"]
