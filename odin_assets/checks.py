@@ -1,7 +1,7 @@
 """Checks that are not of one run's sessions: is a market's history up to date, would its source let us in?
 
 What they look at is `market.intake.checking`, which `odin data check` shows too. A failed one is red in Dagit and
-a line in the home's `alarms.jsonl`. When they run is `schedules`."""
+an alert in the home's `alerts.jsonl`. When they run is `schedules`."""
 
 import dagster as dg
 
@@ -9,7 +9,7 @@ from odin_assets.resources import OdinHome, around, now, users_mistakes
 from odin_core.market.intake.checking import Finding, check_freshness, check_token
 from odin_core.market.intake.fetching import can_fetch
 from odin_core.market.profile import load_profile
-from odin_core.monitoring.alarms import raise_alarm
+from odin_core.monitoring.alerts import raise_alert
 
 
 def check_keys(market: str) -> list[dg.AssetCheckKey]:
@@ -49,7 +49,7 @@ def market_checks(market: str) -> list[dg.AssetChecksDefinition]:
 
 
 def _told(odin: OdinHome, market: str, name: str, finding: Finding) -> dg.AssetCheckResult:
-    """A finding as Dagit shows it; one that did not pass is an alarm besides."""
+    """A finding as Dagit shows it; one that did not pass is an alert besides."""
     if not finding.passed:
-        raise_alarm(odin.open(), at=now(), market=market, name=name, detail=finding.detail)
+        raise_alert(odin.open(), at=now(), market=market, rule=name, text=finding.detail)
     return dg.AssetCheckResult(passed=finding.passed, metadata={"detail": finding.detail})

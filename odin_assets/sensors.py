@@ -5,7 +5,6 @@ under a deterministic run key, so that a tick evaluated twice asks once. They ac
 reacts inside the fold."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import dagster as dg
@@ -143,7 +142,8 @@ def _retrain_overdue(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
             life = odin.life(market)
             if life is None or not life.config.live or life.head is None:
                 return dg.SkipReason(f"{market} has no live life with a finished session")
-            since, allowed = sessions_since_retrain(life), load_config(life.home).retrain_sessions
+            since = sessions_since_retrain(life, life.head)
+            allowed = load_config(life.home).retrain_sessions
         except OdinError as mistake:
             return dg.SkipReason(str(mistake))
         if since <= allowed:
@@ -193,17 +193,16 @@ def delivery_sensor(job: Any) -> dg.SensorDefinition:
     )
     def alerts_to_deliver(odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
         from odin_core.monitoring.channels import channels
-        from odin_core.monitoring.delivery import undelivered
+        from odin_core.monitoring.delivery import due
 
         try:
             using = channels(around().secrets)
-            waiting = undelivered(odin.open(), using, now()) if using else 0
+            waiting = due(odin.open(), using, now()) if using else 0
         except OdinError as mistake:
             return dg.SkipReason(str(mistake))
         if not waiting:
             return dg.SkipReason("nothing is due" if using else "no channel is set: ODIN_SLACK_WEBHOOK, ODIN_SMTP_URL")
-        minute = now().replace(second=0, microsecond=0)
-        return dg.RunRequest(run_key=f"deliver:{minute - timedelta(minutes=minute.minute % 2)}")
+        return dg.RunRequest(run_key=f"deliver:{now():%Y-%m-%dT%H:%M}")
 
     return alerts_to_deliver
 

@@ -15,7 +15,7 @@ from odin_core.market.intake.tap import compact
 from odin_core.market.profile import load_profile
 from odin_core.market.quality.assessing import FINDINGS, blocking
 from odin_core.market.quality.report import quality_report as write_up
-from odin_core.monitoring.alarms import raise_alarm
+from odin_core.monitoring.alerts import raise_alert
 
 NAMED = 20  # findings that a check's metadata spells out
 
@@ -146,7 +146,7 @@ def _fetch(context: dg.AssetExecutionContext, market: str, odin: OdinHome) -> No
             f"corrected, so it is outdated from {decided[0]} on; odin life rewind --market {market} recomputes"
         )
         context.log.warning(said)
-        raise_alarm(home, at=now(), market=market, name="bars_corrected", detail=said)
+        raise_alert(home, at=now(), market=market, rule="bars_corrected", text=said)
 
 
 def fault_of(bars: pl.DataFrame) -> str | None:

@@ -98,7 +98,9 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
             found = review(life, odin.data(market), config.version or None)
             path = write_page(found.trained, found.met, life.reports / "drift.html")
             picture = ("drift", drift_picture(found.by_session))
-            return reported(path, markdown=drift_markdown(found.scores), picture=picture, sessions=found.scores.sessions)
+            return reported(
+                path, markdown=drift_markdown(found.scores), picture=picture, sessions=found.scores.sessions
+            )
 
     return [drift_report, performance_report, drift_page]
 
@@ -164,7 +166,8 @@ def facts_now(instance: dg.DagsterInstance, life: "Life", data: "MarketData", at
     )
     failed = [r for r in ended if r.dagster_run.status == dg.DagsterRunStatus.FAILURE]
     last = life.head or data.calendar.previous(life.first_session)
-    over = [s for s in data.calendar.sessions(last, at.date()) if s > last and data.calendar.hours(s).close <= at]
+    owed = data.calendar.sessions(last, at.date()) if life.config.live else []
+    over = [s for s in owed if s > last and data.calendar.hours(s).close <= at]
     return replace(
         _with_drift(life), sessions_behind=len(over), runs=len(ended), failed_runs=len(failed),
         last_error=failed[0].dagster_run.job_name if failed else "",
@@ -180,8 +183,10 @@ def _with_drift(life: "Life", found: "Performance | None" = None) -> "Facts":
     if head is None:
         return facts
     state = life.read("phase_state", head).row(0, named=True)
-    score = state.get("drift_score")
-    if score is None:
-        return facts
-    return replace(facts, drift_score=score, drift_threshold=1.0, drift_in_a_row=state["drift_alarms"],
-                   drift_subject=state["drift_subject"] or "")  # fmt: skip
+    return replace(
+        facts,
+        drift_score=state.get("drift_score"),
+        drift_threshold=1.0,
+        drift_in_a_row=state.get("drift_alarms") or 0,  # without a champion what was raised is over
+        drift_subject=state.get("drift_subject") or "",
+    )

@@ -1,5 +1,6 @@
 """`odin alerts`: what somebody should look at, what would be told, and sending it."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +100,7 @@ def test(json_output: bool) -> None:
     said = delivery.try_out(_channels(), trial)
     emit(said, json_output, text.table_of_values)
     if any(outcome != "delivered" for outcome in said.values()):
-        raise click.exceptions.Exit(1)
+        sys.exit(1)
 
 
 def _channels() -> "tuple[Webhook | Email, ...]":

@@ -32,7 +32,7 @@ def life_facts(life: Life, session: date | None = None, *, performance: "Perform
         drawdown_cap=life.config.guardrails.max_drawdown,
         wins=row["wins"],
         trades=row["complete_trades"],
-        sessions_since_retrain=_sessions_since_retrain(life, sessions),
+        sessions_since_retrain=sessions_since_retrain(life, now),
         live_reward=row["live_reward"] if band_is_known else None,
         band_lower=row["expected_lower"],
         band_upper=row["expected_upper"],
@@ -41,12 +41,12 @@ def life_facts(life: Life, session: date | None = None, *, performance: "Perform
     )
 
 
-def _sessions_since_retrain(life: Life, sessions: list[date]) -> int:
-    """Finished sessions after the last one at whose close a model was trained, in its week or out of turn. A life that
-    never trained counts from when it had the sessions that training needs."""
+def sessions_since_retrain(life: Life, through: date) -> int:
+    """Finished sessions up to `through` after the last one at whose close a model was trained, in its week or out of
+    turn. A life that never trained counts from when it had the sessions that training needs."""
     from odin_core.lifecycle.live import NOTE
 
-    through = sessions[-1]
+    sessions = [s for s in life.commits() if s <= through]
     trained = max(
         (
             date.fromisoformat(note["head"])

@@ -24,7 +24,9 @@ KINDS: Final = ("feature", "prediction", "label", "categorical")
 TRIPWIRE: Final = ("feature", "categorical")  # kinds whose largest score trips; the others are told, each by itself
 CATEGORIES: Final = 32
 SKETCH: Final = 100  # quantiles that stand for the reference's sample
-BROKEN: Final = 0.1  # share of rows that are missing, or far outside, from which on a subject is broken
+BROKEN: Final = 0.1  # share of rows beyond which missing ones are a fault
+FAR: Final = 0.8  # share of rows beyond which those far outside the range are a fault
+FAR_SESSIONS: Final = 60  # far: by this over the reference's sessions times the range's width, at least by half of it
 RESAMPLES: Final = 1_000
 
 DRIFT = pl.Schema(
@@ -34,7 +36,7 @@ DRIFT = pl.Schema(
         "rows": pl.Int64(),  # known ones, on the last `window_sessions` sessions
         "psi": pl.Float64(),  # population stability index, NaN counted as a bin of its own
         "floor": pl.Float64(),  # psi_threshold of independent rows
-        "limit": pl.Float64(),  # from where on the index is an alarm; null where nothing can be judged
+        "limit": pl.Float64(),  # from where on the index is an alarm; null: chance alone could do as much, faults count
         "score": pl.Float64(),  # psi / limit
         "fault": pl.String(),  # what is broken: missing, far outside or stuck values
         "alarm": pl.Boolean(),  # a score of 1 or more, or a fault
@@ -156,7 +158,9 @@ def fit_reference(
 def drift_of(reference: Reference, values: npt.NDArray[Any], session: npt.ArrayLike) -> DriftScores:
     """Scores of the last `window_sessions` sessions among the rows `values` (n, k), columns as in the reference.
 
-    With fewer sessions than that, or a reference of fewer, the numbers are there but nothing is judged."""
+    A feature's alarm is an index at or above both its floor and its limit, or a fault; any of them is the tripwire. With
+    fewer sessions than `window_sessions` here or in the reference the numbers are there and nothing is judged. False
+    alarms and power: `tripwire.limits`. Raises ValueError for shapes that do not fit."""
     x, order, _ = _checked(values, reference.names, None, session)
     last = order[-reference.window_sessions :]
     x = x[np.isin(np.asarray(session), last)]
@@ -287,7 +291,7 @@ def _table(reference: Reference, x: npt.NDArray[Any]) -> pl.DataFrame:
         psi, kl = drift.population_stability_index(then, now), drift.kullback_leibler(then, now)
     missing = drift.missing_rate(x)
     rows = [
-        _row(s, x[:, j], then[j], now[j])
+        _row(s, x[:, j], then[j], now[j], reference.sessions)
         | {"psi": _number(psi[j]), "kl": _number(kl[j]), "floor": _number(floor[j]), "missing": _number(missing[j])}
         for j, s in enumerate(subjects)
     ]
@@ -301,13 +305,13 @@ def _table(reference: Reference, x: npt.NDArray[Any]) -> pl.DataFrame:
     )
 
 
-def _row(subject: Subject, column: npt.NDArray[Any], then: IntArray, now: IntArray) -> dict[str, Any]:
+def _row(subject: Subject, column: npt.NDArray[Any], then: IntArray, now: IntArray, sessions: int) -> dict[str, Any]:
     """Everything of one subject but what is computed for all at once."""
     values = drift.known(column)
     out = drift.out_of_range(values[:, None], _or_nan(subject.minimum), _or_nan(subject.maximum))[0]
     row: dict[str, Any] = {
         "subject": subject.name, "kind": subject.kind, "rows": len(values),
-        "missing_reference": subject.missing, "out_of_range": _number(out), "fault": _fault(subject, column, values),
+        "missing_reference": subject.missing, "out_of_range": _number(out), "fault": _fault(subject, column, values, sessions),
     }  # fmt: skip
     if not values.size or subject.deviation is None:
         return row
@@ -321,16 +325,17 @@ def _row(subject: Subject, column: npt.NDArray[Any], then: IntArray, now: IntArr
     return row | {"ks": test.statistic, "ks_p": test.p_value, "wasserstein": _ratio(distance, subject.deviation)}
 
 
-def _fault(subject: Subject, column: npt.NDArray[Any], values: FloatArray) -> str | None:
-    """What is broken rather than drifted, in words; None where nothing is. No chance explains these."""
+def _fault(subject: Subject, column: npt.NDArray[Any], values: FloatArray, sessions: int) -> str | None:
+    """What is broken rather than drifted, in words; None where nothing is. `sessions`: of the reference."""
     if subject.kind in TRIPWIRE and len(column) and 1 - len(values) / len(column) > subject.missing + BROKEN:
         return f"{1 - len(values) / len(column):.0%} missing, {subject.missing:.0%} in the reference"
     if not values.size or subject.minimum is None or subject.maximum is None:
         return None
     width = subject.maximum - subject.minimum
-    beyond = ((values < subject.minimum - width) | (values > subject.maximum + width)).mean()
-    if beyond > BROKEN:
-        return f"{beyond:.0%} of the values lie further outside the reference's range than that is wide"
+    slack = width * max(0.5, FAR_SESSIONS / max(sessions, 1))
+    far = ((values < subject.minimum - slack) | (values > subject.maximum + slack)).mean()
+    if far > FAR:
+        return f"{far:.0%} of the values lie far outside the reference's range"
     if subject.kind != "categorical" and width > 0 and len(values) > 1 and np.ptp(values) == 0:
         return f"all values are {values[0]:g}"
     return None

@@ -88,7 +88,7 @@ def bundle_of(
     if reference is not None:
         texts["reference"] = reference
     told = {"trained_through": model.trained_through, "seed": config.seed} | dict(facts or {})
-    return Bundle(life.market, HORIZON, version, texts, json.loads(canonical(told)))
+    return Bundle(life.market, HORIZON, version, texts, json.loads(canonical(_known(told))))
 
 
 def model_of(bundle: Bundle) -> JointPolicy:
@@ -121,6 +121,15 @@ def facts_of_report(report: "pl.DataFrame") -> dict[str, Any]:
 def finite(numbers: Iterable[tuple[str, float | None]]) -> dict[str, float]:
     """By name, what is known and what JSON can say."""
     return {name: float(value) for name, value in numbers if value is not None and math.isfinite(value)}
+
+
+def _known(value: Any) -> Any:
+    """Facts as JSON can say them: what is not a number is null."""
+    if isinstance(value, Mapping):
+        return {name: _known(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(value: Any) -> Any:

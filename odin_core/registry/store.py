@@ -217,7 +217,8 @@ class Registry:
     def _append(self, connection: Connection, pointer: Pointer, move: Move, at: datetime, operator: str) -> Deployment:
         metrics: dict[str, float] = {}
         if move.version is not None:
-            metrics = json.loads(self._row(connection, move.version).facts).get("metrics", {})
+            told = json.loads(self._row(connection, move.version).facts).get("metrics", {})
+            metrics = {name: value for name, value in told.items() if value is not None}
         line = Deployment(
             revision=pointer.revision + 1, at=at, operator=operator, event=move.event, source=move.source,
             from_version=pointer.version, to_version=move.version, effective=move.effective, why=move.why,

@@ -1,4 +1,4 @@
-"""A market of one's own whose bars come from a broker: the graph fetches, checks and raises alarms."""
+"""A market of one's own whose bars come from a broker: the graph fetches, checks and raises alerts."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from odin_core.market.bars import BARS
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
 from odin_core.market.sources.source import SOURCE_BARS
-from odin_core.monitoring.alarms import alarms
+from odin_core.monitoring.alerts import alerts
 
 SYMBOLS = ("INFY", "RELIANCE")
 NSE = session_calendar(load_profile("nse"))
@@ -126,19 +126,19 @@ def test_a_token_that_ran_out_ends_the_run_with_what_to_do_and_without_the_token
     assert home.lake(market).sessions("price_history") == []
 
 
-def test_the_token_check_fails_with_an_alarm_once_the_token_ran_out(market, home, vendor):
+def test_the_token_check_fails_with_an_alert_once_the_token_ran_out(market, home, vendor):
     assert check(market, home, "token_is_fresh").passed
-    assert alarms(home) == []
+    assert alerts(home) == []
     vendor.access_token = "another-one-since-this-morning"
     failed = check(market, home, "token_is_fresh")
     assert not failed.passed
     assert "odin data login" in str(failed.metadata["detail"].value)
-    [alarm] = alarms(home)
-    assert (alarm["market"], alarm["name"]) == (market, "token_is_fresh")
-    assert not any(value in str(alarm) for value in SECRETS.values())
+    [alert] = alerts(home)
+    assert (alert.market, alert.rule) == (market, "token_is_fresh")
+    assert not any(value in str(alert) for value in SECRETS.values())
 
 
-def test_recorded_history_without_a_live_life_raises_no_alarm(tmp_path):
+def test_recorded_history_without_a_live_life_raises_no_alert(tmp_path):
     home = open_home(tmp_path / "home")
     home.lake("nse").write("price_history", SESSIONS[0], BARS.to_frame())
     definitions = build_definitions(["nse"])
@@ -147,7 +147,7 @@ def test_recorded_history_without_a_live_life_raises_no_alarm(tmp_path):
         resources={"odin": OdinHome(path=str(home.root))}
     )
     assert [evaluation.passed for evaluation in done.get_asset_check_evaluations()] == [True]
-    assert alarms(home) == []
+    assert alerts(home) == []
 
 
 def test_a_sessions_job_leaves_the_checks_of_the_day_to_their_own_hours(market):
@@ -155,11 +155,11 @@ def test_a_sessions_job_leaves_the_checks_of_the_day_to_their_own_hours(market):
     assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == {"bars_are_sound", "no_error_found"}
 
 
-def test_a_history_that_lags_behind_the_calendar_raises_an_alarm_that_says_how_to_mend_it(market, home):
+def test_a_history_that_lags_behind_the_calendar_raises_an_alert_that_says_how_to_mend_it(market, home):
     failed = check(market, home, "is_up_to_date")
     assert not failed.passed
-    [alarm] = alarms(home)
-    assert f"odin data fetch --market {market}" in alarm["detail"]
+    [alert] = alerts(home)
+    assert f"odin data fetch --market {market}" in alert.text
 
 
 def test_a_token_that_runs_out_between_two_symbols_costs_only_the_second_one(market, home, vendor):
@@ -174,7 +174,7 @@ def test_a_token_that_runs_out_between_two_symbols_costs_only_the_second_one(mar
     assert home.lake(market).sessions("price_history") == SESSIONS
 
 
-def test_bars_that_the_vendor_corrects_below_the_head_raise_an_alarm_and_outdate_the_life(market, home, vendor, held):
+def test_bars_that_the_vendor_corrects_below_the_head_raise_an_alert_and_outdate_the_life(market, home, vendor, held):
     loop = ("price_history", "data_quality", "features", *LOOP_NAMES)
     with dg.DagsterInstance.ephemeral() as instance:
         assert materialise(market, home, loop, instance).success
@@ -183,8 +183,8 @@ def test_bars_that_the_vendor_corrects_below_the_head_raise_an_alarm_and_outdate
         vendor.hold("minute", "INFY", held["INFY"].with_columns(volume=more))
         done = materialise(market, home, loop, instance)
         assert done.success
-    [alarm] = alarms(home)
-    assert (alarm["name"], f"outdated from {SESSIONS[-1]} on" in alarm["detail"]) == ("bars_corrected", True)
+    [alert] = alerts(home)
+    assert (alert.rule, f"outdated from {SESSIONS[-1]} on" in alert.text) == ("bars_corrected", True)
     outdated = {e.partition for e in done.all_events if e.is_step_materialization
                 and e.materialization.metadata.get("did", dg.TextMetadataValue("")).value == "outdated"}  # fmt: skip
     assert outdated == {str(SESSIONS[-1])}

@@ -155,6 +155,15 @@ def test_each_variation_changes_the_learner_as_it_says():
     assert changed["kept"].to_list() == pytest.approx((changed["excess"] / whole).to_list())
 
 
+def test_a_shorter_look_back_is_one_for_every_fold():
+    where = noise(24)
+    row = parameter_sensitivity(where, CONFIG, 7, [Variation("lookback_sessions", 3)]).row(0, named=True)
+    walk = walk_forward(where, CONFIG, 7, lookback=3)
+    assert row["excess"] == excess_of(walk.reward, walk.random, walk.expected > 0)
+    assert row["excess"] != seed_spread(where, CONFIG, [7])["excess"][0]
+    assert (row["value"], row["unchanged"]) == (3, 24)
+
+
 def test_a_parameter_that_the_learner_does_not_have_is_refused():
     with pytest.raises(ValueError, match="no parameter depth"):
         parameter_sensitivity(constant(), CONFIG, 7, [Variation("depth", 3)])

@@ -20,8 +20,8 @@ from odin_core.lifecycle import examination_page
 from odin_core.lifecycle.examination import BY_SESSION, Examination, NothingToExamine, examine, market_facts
 from odin_core.lifecycle.examination_findings import DEFAULT, ExaminationConfig, findings
 from odin_core.lifecycle.life import Life
-from odin_core.lifecycle.refilling import AS_IT_WAS, learned_from
-from odin_core.policies.actions import ACTIONS
+from odin_core.lifecycle.refilling import AS_IT_WAS, choices, learned_from
+from odin_core.policies.actions import ACTIONS, decode
 
 CONFIG = ExaminationConfig(seeds=3, window_sessions=2, min_sessions=5, later_bars=(1, 15))
 FOOTINGS = ["as_it_was", "costs_1.5x", "costs_2x", "later_1", "later_15", "gap_down", "gap_up", "crash", "squeeze",
@@ -115,6 +115,34 @@ def test_the_learner_is_asked_on_the_window_that_it_was_trained_on():
     heads = found().tables["heads"]
     assert heads["head"].to_list() == ["direction", "enter", "exit", "size", "confidence", "direction", "enter"]
     assert heads["lost_excess"].is_not_null().all()
+
+
+def test_what_each_head_adds_is_recomputed_trade_by_trade():
+    life, data = climbed()
+    model = life.registry.model(found().version)
+    lost: dict[str, list[float]] = {"direction": [], "enter": [], "exit": [], "size": []}
+    for choice in choices(life, data, model, [s for s in life.commits() if s > model.trained_through]):
+        net = life.read("action_outcomes", choice.session)["net_return"].to_list()
+        unit = choice.contexts["natr_14_60m"].to_list()
+        reward = [[v / u if v is not None else np.nan for v in row] for row, u in zip(net, unit, strict=True)]
+        taken = [i for i, status in enumerate(choice.plan["status"]) if status == "taken"]
+        if not taken or not np.isfinite(reward).any():
+            continue
+        action = choice.proposals.lean
+        half = ACTIONS // 2  # the long ones come first
+        mine = [reward[i][action[i]] for i in taken]
+        other = [reward[i][(action[i] + half) % ACTIONS] for i in taken]
+        every = [reward[i][action[i]] for i in range(len(action))]
+        exits = [r for i in taken for r in reward[i][action[i] // 16 * 16 : action[i] // 16 * 16 + 16]]
+        sizes = decode(action[taken]).size
+        seen = np.isfinite(mine)
+        lost["direction"].append(np.nanmean(mine) - (np.nanmean(mine) + np.nanmean(other)) / 2)
+        lost["enter"].append(np.nanmean(mine) - np.nanmean(every))
+        lost["exit"].append(np.nanmean(mine) - np.nanmean(exits))
+        lost["size"].append(np.average(np.array(mine)[seen], weights=sizes[seen]) - np.nanmean(mine))
+    told = dict(found().tables["heads"].filter(of="out of sample").select("head", "lost_excess").iter_rows())
+    for head, by_session in lost.items():
+        assert told[head] == pytest.approx(np.mean(by_session), rel=1e-4, abs=1e-7), head
 
 
 def test_stress_windows_are_of_the_market_and_the_numbers_of_the_model():

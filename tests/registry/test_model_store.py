@@ -187,6 +187,15 @@ def test_canonical_texts_say_the_same_for_the_same_content():
         canonical({1, 2})
 
 
+def test_facts_that_are_no_number_are_null(life: Life):
+    told = {"metrics": {"ic": float("nan"), "sharpe": 1.5}, "seeds": (1, 2), "edge": [float("inf")]}
+    facts = bundle_of(life, VERSION, MODEL, None, told).facts
+    assert facts == {
+        "metrics": {"ic": None, "sharpe": 1.5}, "seeds": [1, 2], "edge": [None], "seed": 7,
+        "trained_through": "2023-01-06",
+    }  # fmt: skip
+
+
 def test_facts_of_a_report_leave_out_what_is_not_known():
     import polars as pl
 
