@@ -76,7 +76,10 @@ def bootstrap(
     if fresh or not (lives.is_current(life) and _came_to_its_end(life)):
         # Which life is current may only change while nobody runs one.
         with home.writer(f"odin bootstrap --market {market}, sessions {sessions[0]} to {sessions[-1]}"):
-            lives.create(home, market, life.config, life.first_session)
+            if life.made_as:  # one on disk, whose id may be of older code that knew fewer settings
+                lives.use(home, life)
+            else:
+                lives.create(home, market, life.config, life.first_session)
             fresh = _missing(life, sessions)
             if fresh or not _came_to_its_end(life):
                 late = _run(life, fresh, sessions[-1], storage, progress)

@@ -113,7 +113,7 @@ def bootstrap(result: dict[str, Any]) -> str:
         *(f"phase       {t['from']} → {t['to']} on {t['session']}: {t['reason']}" for t in phase["transitions"]),
         f"phase now   {phase['final']}; not further because: {phase['next']}",
         *(f"            what would help: {way}" for way in phase["suggestions"][:3]),
-        f"retrains    {len(result['retrains'])} weeks: " + _outcomes(result["retrains"]),
+        f"retrains    {len(result['retrains'])}: " + _outcomes(result["retrains"]),
         f"champion    {_champion(champion)}",
         *_performance(result["performance"]),
         *(f"note        {note}" for note in result.get("notes", [])),

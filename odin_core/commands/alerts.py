@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import Command, as_json, emit, now
+from odin_core.commands.common import Command, as_json, emit, now, the_home
 from odin_core.errors import OdinError
 
 if TYPE_CHECKING:
@@ -44,10 +44,9 @@ def alerts() -> None:
 @as_json
 def list_alerts(home: Path, market: str | None, only_standing: bool, last: int, json_output: bool) -> None:
     """The log, oldest first."""
-    from odin_core.home import open_home
     from odin_core.monitoring import alerts as log
 
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     found = log.standing(opened) if only_standing else log.alerts(opened)
     rows = [alert.to_dict() for alert in found if market in (None, alert.market)][-last:]
     emit({"alerts": rows}, json_output, lambda result: text.table([_short(row) for row in result["alerts"]]))
@@ -58,10 +57,9 @@ def list_alerts(home: Path, market: str | None, only_standing: bool, last: int, 
 @as_json
 def rules(home: Path, json_output: bool) -> None:
     """Every rule and its thresholds; `alerts.yaml` in the home changes them."""
-    from odin_core.home import open_home
     from odin_core.monitoring.rules import FILE, RULES, load_config
 
-    opened = open_home(home, create=False)
+    opened = the_home(home, create=False)
     config = asdict(load_config(opened))
     result: dict[str, Any] = {
         "rules": [
@@ -80,10 +78,9 @@ def rules(home: Path, json_output: bool) -> None:
 @as_json
 def deliver(home: Path, json_output: bool) -> None:
     """Send what was not delivered yet; what fails is tried again by a later call, for a day."""
-    from odin_core.home import open_home
     from odin_core.monitoring import delivery
 
-    opened, using = open_home(home, create=False), _channels()
+    opened, using = the_home(home, create=False), _channels()
     done = delivery.deliver(opened, using, now)
     emit(done._asdict(), json_output, lambda _: done.to_text())
 

@@ -53,9 +53,9 @@ def performance(home: Path, market: str, life_id: str | None, session: date | No
     from odin_core.monitoring.performance_page import evening_summary
 
     chosen = the_life(home, market, life_id)
-    if session and session not in chosen.commits():
-        raise OdinError(f"life {chosen.id} has not run session {session}; its head is {chosen.head or 'before its first'}")
     if chosen.head is None:
         raise OdinError(f"life {chosen.id} has no finished session yet; run `odin bootstrap --market {chosen.market}`")
+    if session and session not in chosen.commits():
+        raise OdinError(f"life {chosen.id} has not run session {session}; it ends with {chosen.head}")
     found = performance_of(chosen, session)
     emit(found.row.to_dicts()[0], json_output, lambda _: evening_summary(found.row, found.details))

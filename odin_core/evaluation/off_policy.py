@@ -184,6 +184,10 @@ def doubly_robust(
         raise ValueError(
             f"predicted {q.shape} and expected {v.shape} for {logged.reward.size} rows: one number per row"
         )
+    if not (np.isfinite(q).all() and np.isfinite(v).all()):
+        raise ValueError(
+            "a predicted or expected reward is not finite; leave out decisions that the model cannot value"
+        )
     weight = logged.weights(clip)
     values = v + weight * (logged.reward - q)
     return _estimate(logged, weight, values, np.ones_like(weight), clip, confidence)

@@ -27,7 +27,7 @@ class Watch(NamedTuple):
 def watch(state: LoopState, config: LifeConfig) -> Watch:
     """Compare the contexts of the last sessions, today's included, with what the champion was trained on."""
     reference = state.references.get(state.champion or "")
-    recent = [s for s in state.window[-config.drift.window_sessions :] if len(s.features)]
+    recent = [s for s in state.window if len(s.features)][-config.drift.window_sessions :]
     if reference is None or not recent or recent[-1].session != state.session:
         return Watch(state, None, {}, None)
     model = state.models[state.champion or ""]
@@ -35,7 +35,8 @@ def watch(state: LoopState, config: LifeConfig) -> Watch:
     rewards = np.concatenate([s.rewards for s in recent])
     session = np.repeat([s.session.toordinal() for s in recent], [len(s.features) for s in recent])
     found = drift_of(reference, drift_rows(features, model.score(features), rewards), session)
-    state = replace(state, drift_alarms=state.drift_alarms + 1 if found.alarm else 0)
+    if found.judged:
+        state = replace(state, drift_alarms=state.drift_alarms + 1 if found.alarm else 0)
     call = None
     if halts(state, config.drift) and _rested(state, config.drift):
         call = f"drift: {found.reason}"

@@ -20,7 +20,7 @@ from odin_core.lake import logical_hash
 from odin_core.lifecycle import drifting, entitlements, learning, outcomes, phases, planner
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.outcomes import Venue
-from odin_core.lifecycle.state import CARRIED, CLOSES, PHASE_STATE, REGIMES, Day, DayRecord, LoopState
+from odin_core.lifecycle.state import CARRIED, CLOSES, PHASE_STATE, REGIMES, WEEKS_END, Day, DayRecord, LoopState
 from odin_core.market.profile import MarketProfile
 from odin_core.monitoring.reference import from_json
 from odin_core.policies import rules as rule_policy
@@ -97,7 +97,7 @@ def _learn(
     if not (day.ends_week or (calls and not config.live)):
         state = replace(state, retrain_because="; ".join(calls) or None)
         return state, learning.Retrain(state, {}, {}, {}, {}, {}), None
-    why = "; ".join([*([learning.WEEKS_END] if day.ends_week else []), *calls])
+    why = "; ".join([*([WEEKS_END] if day.ends_week else []), *calls])
     learned = learning.retrain(replace(state, retrain_because=None), day, config, rules.profile.ic_alarm, why)
     return learned.state, learned, why
 

@@ -20,7 +20,7 @@ from odin_core.evaluation.sensitivity import seed_spread
 from odin_core.evaluation.splits import TooFewSessions
 from odin_core.lifecycle.config import LifeConfig, identity
 from odin_core.lifecycle.scoring import ranking_of, score_sessions
-from odin_core.lifecycle.state import Day, LoopState
+from odin_core.lifecycle.state import WEEKS_END, Day, LoopState
 from odin_core.monitoring.reference import Reference, fit_reference, to_json
 from odin_core.policies.actions import known_mean
 from odin_core.policies.joint import JointPolicy, WalkForward, train_joint, version_of
@@ -56,7 +56,6 @@ EVALUATION = pl.Schema(
 )
 
 
-WEEKS_END = "the week's end"
 Findings = Callable[[], Mapping[str, tuple[Criterion, ...]]]
 """Measures, of a candidate that meets everything else, what level `money` asks besides, by kind."""
 

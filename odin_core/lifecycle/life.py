@@ -168,9 +168,10 @@ class Life:
         return [session for session, commit in commits if commit is not None and table in commit.tables]
 
     def read_many(self, table: str, sessions: Iterable[date]) -> pl.DataFrame:
-        """A table of several finished sessions, one after another; no session gives an empty frame."""
+        """A table of several finished sessions, one after another; no session gives an empty frame. Columns that older
+        code did not write are null."""
         frames = [self.read(table, session) for session in sessions]
-        return pl.concat(frames) if frames else pl.DataFrame()
+        return pl.concat(frames, how="diagonal") if frames else pl.DataFrame()
 
     def committed_at(self, session: date) -> int:
         """When a finished session was committed, in nanoseconds since 1970, by the file system's clock."""

@@ -110,6 +110,9 @@ PHASE_STATE = pl.Schema(
 
 CLOSES = pl.Schema({"symbol": pl.String(), "close": pl.Float64(), "decided_at": UTC})
 
+WEEKS_END: Final = "the week's end"
+"""What a retrain is for that nothing else called for."""
+
 REGIMES: Final[tuple[str, ...]] = ("low", "medium", "high")
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from odin_core.evaluation import metrics
 from odin_core.evaluation.sequential import cluster_mean_interval
 from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.state import WEEKS_END
 from odin_core.replay.record import STATUS
 
 PERIODS = 252  # sessions a year, for annualised ratios
@@ -57,13 +58,14 @@ def summarise(life: Life, through: date | None = None) -> dict[str, Any]:
 
 
 def retrains(life: Life, sessions: list[date]) -> list[dict[str, Any]]:
-    """Each week's retraining: session, rows, seconds, outcome, reason."""
+    """Each retrain: session, what it was for, rows, seconds, outcome, reason."""
     seconds = {e["session"]: e["seconds"] for e in life.notes("session")}
     done = []
     for session in (s for s in life.sessions_with("evaluation_report") if s <= sessions[-1]):
         row = life.read("evaluation_report", session).row(0, named=True)
-        done.append({"session": str(session), "rows": row["contexts"], "seconds": seconds.get(str(session)),
-                     "outcome": row["outcome"], "candidate": row["version"], "reason": row["reason"]})  # fmt: skip
+        done.append({"session": str(session), "why": row.get("why", WEEKS_END), "rows": row["contexts"],
+                     "seconds": seconds.get(str(session)), "outcome": row["outcome"], "candidate": row["version"],
+                     "reason": row["reason"]})  # fmt: skip
     return done
 
 

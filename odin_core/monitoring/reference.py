@@ -107,8 +107,8 @@ class DriftScores:
 
     table: pl.DataFrame  # DRIFT, one row per subject in the reference's order
     alarm: bool  # a feature's index is beyond its limit
-    statistic: float | None  # the largest score over features: 1 is the tripwire; None where nothing can be judged
-    worst: str | None  # whose score that is
+    statistic: float | None  # the largest score over features: 1 is the tripwire; None where none has a limit
+    worst: str | None  # the feature that raised the alarm, else the one with the largest score
     judged: bool
     reason: str  # why not, or what the finding is
     sessions: int  # sessions looked at
@@ -158,9 +158,9 @@ def fit_reference(
 def drift_of(reference: Reference, values: npt.NDArray[Any], session: npt.ArrayLike) -> DriftScores:
     """Scores of the last `window_sessions` sessions among the rows `values` (n, k), columns as in the reference.
 
-    A feature's alarm is an index at or above both its floor and its limit, or a fault; any of them is the tripwire. With
-    fewer sessions than `window_sessions` here or in the reference the numbers are there and nothing is judged. False
-    alarms and power: `tripwire.limits`. Raises ValueError for shapes that do not fit."""
+    A feature's alarm is an index at or above both its floor and its limit, or a fault; any of them is the tripwire.
+    With fewer sessions than `window_sessions` here or in the reference the numbers are there and nothing is judged.
+    False alarms and power: `tripwire`. Raises ValueError for shapes that do not fit."""
     x, order, _ = _checked(values, reference.names, None, session)
     last = order[-reference.window_sessions :]
     x = x[np.isin(np.asarray(session), last)]
@@ -171,9 +171,9 @@ def drift_of(reference: Reference, values: npt.NDArray[Any], session: npt.ArrayL
         table = table.with_columns(*unknown, fault=pl.lit(None, pl.String), alarm=pl.lit(False))
         return DriftScores(table=table, alarm=False, statistic=None, worst=None, judged=False, reason=reason,
                            sessions=len(last))  # fmt: skip
-    watched = table.filter(pl.col("kind").is_in(TRIPWIRE)).sort("score", descending=True, nulls_last=True)
+    watched = table.filter(pl.col("kind").is_in(TRIPWIRE)).sort("alarm", "score", descending=True, nulls_last=True)
     alarm = bool(watched["alarm"].any())
-    worst, score = (watched["subject"][0], watched["score"][0]) if watched.height else (None, None)
+    worst, score = (watched["subject"][0] if watched.height else None), watched.select(pl.col("score").max()).item()
     return DriftScores(table=table, alarm=alarm, statistic=score, worst=worst, judged=True,
                        reason=_finding(watched, alarm), sessions=len(last))  # fmt: skip
 
@@ -311,7 +311,8 @@ def _row(subject: Subject, column: npt.NDArray[Any], then: IntArray, now: IntArr
     out = drift.out_of_range(values[:, None], _or_nan(subject.minimum), _or_nan(subject.maximum))[0]
     row: dict[str, Any] = {
         "subject": subject.name, "kind": subject.kind, "rows": len(values),
-        "missing_reference": subject.missing, "out_of_range": _number(out), "fault": _fault(subject, column, values, sessions),
+        "missing_reference": subject.missing, "out_of_range": _number(out),
+        "fault": _fault(subject, column, values, sessions),
     }  # fmt: skip
     if not values.size or subject.deviation is None:
         return row

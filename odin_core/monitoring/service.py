@@ -1,4 +1,4 @@
-"""Telling a decision service that the registry's pointer moved, so that it loads the new champion before it is asked."""
+"""Telling a decision service that the registry's pointer moved, so that it loads the new champion in time."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -16,7 +16,8 @@ def refresh_service(secrets: Mapping[str, str], *, market: str, version: str | N
     import requests
 
     try:
-        answer = requests.post(f"{url.rstrip('/')}/refresh", json={"market": market, "version": version}, timeout=SECONDS)
+        told = {"market": market, "version": version}
+        answer = requests.post(f"{url.rstrip('/')}/refresh", json=told, timeout=SECONDS)
         answer.raise_for_status()
     except requests.RequestException as error:
         return f"the decision service was not told: {type(error).__name__}"

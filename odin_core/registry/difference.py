@@ -16,6 +16,7 @@ from odin_core.errors import OdinError
 from odin_core.lake import write_text
 from odin_core.registry.bundle import KINDS, Bundle, bundle_id, content_hash, model_of
 from odin_core.registry.entries import Deployment, ModelCorrupt, NoSuchModel, Pointer
+from odin_core.registry.following import follow
 from odin_core.text import table, table_of_values
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def difference_of(promotion: "Promotion", operator: str) -> Difference:
 def applied(promotion: "Promotion", at: datetime, operator: str) -> Applied:
     """Keep the state, move the pointer, write the patch. A kill in between leaves a file too many, not one too few."""
     life, registry = promotion.life, promotion.life.registry
+    follow(life, at)  # so that the log shows first what the fold decided
     state = _state(registry, registry.pointer())
     backup = write_backup(life, state)
     if promotion.bundle is not None:

@@ -5,6 +5,7 @@ moves the pointer; it can be called at any time, by several processes, and again
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,17 @@ class PromotionsDamaged(OdinError):
 
 def registry_of(life: "Life") -> "Registry":
     """The registry as this life sees it. A life that the database does not know begins with what earlier versions of
-    ODIN kept in `models/` and `promotions.jsonl` of its folder. Raises PromotionsDamaged."""
+    ODIN kept in `models/` and `promotions.jsonl` of its folder; on a server, with what the home's own file holds.
+    Raises PromotionsDamaged, and ModelCorrupt for a damaged model in that file."""
     from odin_core.registry.database import open_registry  # they bring SQLAlchemy
     from odin_core.registry.store import Registry
 
     models = life.folder / "models"
     registry = Registry(open_registry(life.home), life.id, life.market, old=models)
+    if not registry.is_known() and life.home.registry_url is not None and life.home.registry.is_file():
+        before = Registry(open_registry(replace(life.home, registry_url=None)), life.id, life.market, old=models)
+        if before.is_known():
+            registry.begin(before.saved(), [_as_decided(d) for d in before.log()], before.pointer())
     if not registry.is_known():
         registry.begin(list(_old_models(life, models)), list(_old_promotions(life)))
     return registry
@@ -64,6 +70,13 @@ def follow(life: "Life", at: datetime) -> list[Deployment]:
             return []
         head = sessions[-1]
     return registry.follow(pointer, moves, at, OPERATOR, life.generation, head)
+
+
+def _as_decided(line: Deployment) -> tuple[Move, datetime, str]:
+    move = Move(
+        event=line.event, version=line.to_version, effective=line.effective, why=line.why, source=line.source
+    )  # fmt: skip
+    return move, line.at, line.operator
 
 
 def _moves(life: "Life", session: date) -> Iterator[Move]:

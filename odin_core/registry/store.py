@@ -110,17 +110,30 @@ class Registry:
             return done
 
     def begin(
-        self, inherited: Sequence[tuple[Bundle, datetime]], decided: Sequence[tuple[Move, datetime, str]]
+        self,
+        inherited: Sequence[tuple[Bundle, datetime]],
+        decided: Sequence[tuple[Move, datetime, str]],
+        seen: Pointer | None = None,
     ) -> None:
-        """Make the pointer of a life that the database does not know, with what the life brings along."""
+        """Make the pointer of a life that the database does not know, with what the life brings along: bundles and when
+        they were made, decisions, when and by whom. `seen`: how far the life was followed where that comes from."""
         with self.database.writing() as connection:
             if self._knows(connection):
                 return
-            connection.execute(insert(pointers).values(**self._key(), revision=0, generation=1))
+            followed = {"generation": seen.generation, "followed": seen.followed} if seen else {"generation": 1}
+            connection.execute(insert(pointers).values(**self._key(), revision=0, **followed))
             for bundle, made_at in inherited:
                 self._save(connection, bundle, made_at)
             for move, decided_at, operator in decided:
                 self._append(connection, self._pointer(connection), move, decided_at, operator)
+
+    def saved(self) -> list[tuple[Bundle, datetime]]:
+        """Every version's bundle and when it was made. Raises ModelCorrupt."""
+        with self.database.reading() as connection:
+            return [
+                (self._bundle(connection, v), datetime.fromisoformat(self._row(connection, v).made_at))
+                for v in self._versions(connection)
+            ]
 
     def is_known(self) -> bool:
         """Whether the database knows this life."""

@@ -25,6 +25,13 @@ BENCHES = (
     "features_one_session",
     "triple_barrier",
     "windows",
+    "metrics",
+    "combinatorial_folds",
+    "block_bootstrap",
+    "psi",
+    "gate",
+    "registry_read",
+    "registry_promote",
 )
 RESULT = Path(__file__).resolve().parents[2] / "bench.json"
 

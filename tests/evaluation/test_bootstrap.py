@@ -287,3 +287,12 @@ def test_an_equal_candidate_is_seldom_called_better_and_a_better_one_often():
 def test_what_makes_no_sense_is_refused(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call(returns(30))
+
+
+@pytest.mark.parametrize("method", ["percentile", "basic", "bca"])
+def test_a_metric_that_is_no_number_on_many_paths_has_no_bounds(method):
+    mostly_flat = np.append(np.full(39, 0.01), 0.02)  # every third path misses the one that differs
+    interval = bootstrap_metric(mostly_flat, "sharpe", method=method, rng=rng(), n_paths=400)
+    assert 0.5 < interval.defined < 0.75
+    assert math.isnan(interval.lower)
+    assert math.isnan(interval.upper)

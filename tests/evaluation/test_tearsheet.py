@@ -114,6 +114,9 @@ def test_metrics_beside_the_baselines_are_those_of_one_series_at_a_time(records:
 def test_every_candidate_that_was_trained_counts_as_a_trial(records: Records, sheet: TearSheet):
     told_of, mine = sheet.headline, records.sessions["session_return"].to_numpy()
     assert told_of["trials"] == records.reports["version"].drop_nulls().n_unique() > 1
+    assert replace(records, first=date(2023, 2, 1)).trials == told_of["trials"], "those before the range count too"
+    early = records.reports.filter(pl.col("session") <= date(2023, 1, 20))["version"].drop_nulls().n_unique()
+    assert replace(records, last=date(2023, 1, 20)).trials == early < told_of["trials"]
     best = metrics.expected_maximum_sharpe(int(told_of["trials"] or 0), 1 / mine.size)
     z = (mine - mine.mean()) / mine.std()
     wanted = metrics.probabilistic_sharpe_ratio(
@@ -254,6 +257,13 @@ def test_decisions_by_status_are_all_decisions(records: Records):
     table = dealing.decided(records)
     assert table["decisions"].sum() == records.decisions.height
     assert table["status"].unique(maintain_order=True).to_list() == ["taken", "skipped", "rejected"]
+    for row in table.to_dicts():
+        mine = records.decisions.filter(
+            (pl.col("status") == row["status"]) & pl.col("reject_reason").eq_missing(row["reject_reason"])
+        )
+        known = [reward for reward in mine["reward"].to_list() if reward is not None]
+        assert row["reward"] == pytest.approx(sum(known) / len(known))
+        assert row["outcomes"] == len(known)
 
 
 def test_confidence_is_held_against_decisions_that_were_not_taken_too():

@@ -47,9 +47,13 @@ def state_at(day: int, moved_at: int, shift: float = 4.0, **fields) -> LoopState
     learned = window[:TRAINED]
     X, rewards = np.concatenate([s.features for s in learned]), np.concatenate([s.rewards for s in learned])
     reference = fit_reference(
-        drift_rows(X, Model().score(X), rewards), (*NAMES, "score", "outcome"),
-        ("feature",) * 3 + ("prediction", "label"), np.repeat(np.arange(TRAINED), SYMBOLS), seed=1, window_sessions=CONFIG.drift.window_sessions,
-    )  # fmt: skip
+        drift_rows(X, Model().score(X), rewards),
+        (*NAMES, "score", "outcome"),
+        ("feature",) * 3 + ("prediction", "label"),
+        np.repeat(np.arange(TRAINED), SYMBOLS),
+        seed=1,
+        window_sessions=CONFIG.drift.window_sessions,
+    )
     known = {"session": window[-1].session, "window": window, "references": {"joint-0": reference}}
     return in_phase(2, Model(), **(known | fields))
 

@@ -50,9 +50,9 @@ def every_change() -> list[LifeConfig]:
         if name == "learners":
             continue
         if isinstance(value, bool | str):
-            text = "pe < 9" if value == "" else str(not value).lower()
+            text = {"": "pe < 9", "simulation": "money"}.get(str(value), str(not value).lower())
         else:
-            text = str(value + 1 if isinstance(value, int) else value / 2)
+            text = str(value + 1 if isinstance(value, int) else value / 2 or 0.5)
         changed.append(with_settings(CONFIG, [f"{name}={text}"]))
     return changed
 

@@ -25,6 +25,8 @@ def other(name: str, value: Any) -> str:
     """An assignment that changes a setting within its bounds."""
     if isinstance(value, bool):
         return f"{name}={str(not value).lower()}"
+    if name == "promotion.level":
+        return f"{name}=money"
     if isinstance(value, str):
         return f"{name}=pe <= 60, roe_pct >= 5"
     low, high = BOUNDS[name]

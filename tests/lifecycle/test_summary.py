@@ -20,7 +20,7 @@ def test_a_summary_counts_what_is_in_the_tables():
     assert [(t["from"], t["to"]) for t in told["phase"]["transitions"]] == [(0, 1), (1, 2), (2, 3)]
     assert told["phase"]["final"] == 3
     assert all(t["reason"] for t in told["phase"]["transitions"])
-    assert [r["outcome"] for r in told["retrains"]][2] == "promoted"
+    assert [r["outcome"] for r in told["retrains"]].count("promoted") == 1
     assert all(r["rows"] > 0 and r["seconds"] >= 0 and r["reason"] for r in told["retrains"])
     assert told["champion"]["version"] == states["champion"][-1]
     p, mine = told["performance"], states["session_return"].to_numpy()
@@ -37,7 +37,7 @@ def test_a_summary_through_a_session_is_the_summary_of_a_life_that_ended_there()
     early = summarise(life, data.calendar.previous(CLIMBED, 15))
     assert early["sessions"] == 12
     assert early["champion"] is None
-    assert len(early["retrains"]) == 2
+    assert [r["session"] for r in early["retrains"]] == ["2023-01-06", "2023-01-10", "2023-01-13"]
     assert early["performance"]["trades"] <= summarise(life)["performance"]["trades"]
 
 

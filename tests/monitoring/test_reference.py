@@ -164,7 +164,7 @@ def test_a_shift_in_one_feature_raises_exactly_its_alarm(column):
     assert scores.worst == NAMES[column]
     assert NAMES[column] in scores.reason
     assert scores.statistic > 1
-    assert scores.statistic == scores.table["score"].max()
+    assert scores.statistic == pytest.approx(scores.table["score"].max())
 
 
 @pytest.mark.parametrize(
@@ -185,6 +185,7 @@ def test_a_broken_feature_is_told_whether_or_not_it_has_a_limit(change, word):
         scores = drift_of(fitted, values, session[newest])
         assert scores.alarm
         assert scores.alarms == (name,)
+        assert scores.worst == name
         assert word in scores.table["fault"][column]
         assert word in scores.reason
 
@@ -248,8 +249,8 @@ def alarms_of_a_life(seed: int, sessions: int, looks: int = 60) -> bool:
 
 @pytest.mark.parametrize("sessions", [126, 60])
 def test_correlated_symbols_without_drift_seldom_alarm_twice_in_a_row(sessions):
-    """The docstring of `tripwire` has the larger measurement. 3 of 60 would be 5 %."""
-    assert sum(alarms_of_a_life(seed, sessions) for seed in range(60)) <= 3
+    """The docstring of `tripwire` has the larger measurement, about 1 %."""
+    assert sum(alarms_of_a_life(seed, sessions) for seed in range(30)) <= 1
 
 
 def test_a_shift_of_two_deviations_in_a_quick_feature_is_found():

@@ -1,10 +1,12 @@
 """The log of deployments follows a life's own history; homes of earlier versions go on."""
 
 import json
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from shutil import copytree
 
+import marketdatabases
 import pytest
 from registrydamage import change_row
 from smalllives import CLIMBED, NOW, begin, climbed, run_to
@@ -164,6 +166,15 @@ def test_a_home_of_an_earlier_version_goes_on_with_its_models_and_its_history(
     assert life.registry.verify() == []
 
 
+def test_in_a_home_of_an_earlier_version_a_rollback_comes_back_to_its_champion(old: tuple[Life, MarketData]):
+    life, _ = old
+    champion = champion_as_of(life, CLIMBED)
+    assert champion is not None
+    plan_promotion(life, history(life)["version"][0], None, "I like it").apply(NOW, "me")
+    assert [e.event for e in life.registry.log()] == ["promoted", "by_person"]
+    assert plan_rollback(life, None, "no").version == champion.version
+
+
 def test_promotions_of_an_earlier_version_are_taken_over_once_and_replayed(old: tuple[Life, MarketData]):
     life, data = old
     other = history(life)["version"][0]
@@ -184,6 +195,23 @@ def test_promotions_of_an_earlier_version_are_taken_over_once_and_replayed(old: 
     assert found.version == other
     assert life.registry.pointer().version is None
     assert life.registry.verify() == []
+
+
+def test_a_home_that_moves_its_registry_to_a_server_takes_everything_along(copy: tuple[Life, MarketData]):
+    life, data = copy
+    other = history(life)["version"][0]
+    plan_promotion(life, other, None, "I like it").apply(NOW, "me")
+    there = replace(life, home=replace(life.home, registry_url=marketdatabases.new_server_database()))
+    assert there.registry.log() == life.registry.log()
+    assert there.registry.pointer() == life.registry.pointer()
+    assert [b for b, _ in there.registry.saved()] == [b for b, _ in life.registry.saved()]
+    assert there.registry.facts(other) == life.registry.facts(other)
+    run_on(there, data, NEXT)
+    found = champion_as_of(there, NEXT)
+    assert found is not None
+    assert found.version == there.registry.pointer().version == other
+    assert there.registry.verify() == []
+    assert life.registry.pointer().followed != there.registry.pointer().followed
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"version": "joint-1"}', "5"])

@@ -47,8 +47,8 @@ TILES: Final[tuple[tuple[str, str, str], ...]] = (  # headline, what it is calle
 DETAILS: Final[tuple[tuple[str, str, str], ...]] = (
     ("sessions", "sessions", "whole"),
     ("sharpe_error", "standard error of the Sharpe ratio, a year", "two_digits"),
-    ("sharpe_above_zero", "probability that it is truly above 0", "share"),
-    ("sharpe_deflated", "that it is above the best of as many trials without skill", "share"),
+    ("sharpe_above_zero", "probability that the true Sharpe ratio is above 0", "share"),
+    ("sharpe_deflated", "deflated: that it is above the best of unskilled trials", "share"),
     ("trials", "trials: candidates trained so far", "whole"),
     ("under_water_now", "sessions since the last peak", "whole"),
     ("market_beta", "beta to buy and hold", "three_digits"),

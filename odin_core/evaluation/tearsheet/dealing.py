@@ -107,8 +107,8 @@ def decided(records: Records) -> pl.DataFrame:
         records.decisions.group_by("status", "reject_reason")
         .agg(
             decisions=pl.len(), outcomes=pl.col("complete").sum(),
-            reward=pl.col("reward").filter("complete").mean(),
-            net_return=pl.col("net_return").filter("complete").mean(),
+            reward=pl.col("reward").mean(),
+            net_return=pl.col("net_return").mean(),
         )
         .sort(pl.col("status").replace_strict(STATUS, range(len(STATUS))), "reject_reason", nulls_last=True)
     )  # fmt: skip
