@@ -191,7 +191,7 @@ class DeploymentTold(dg.Config):
 
 
 def _announce_deployment(market: str) -> dg.JobDefinition:
-    @dg.op(name=f"{market}_announce_deployment")
+    @dg.op(name=f"{market}_tell_of_deployment")
     def announce(context: dg.OpExecutionContext, config: DeploymentTold, odin: OdinHome) -> None:
         """Say who is in charge now and why; ask the decision service, where there is one, to look again."""
         with users_mistakes():

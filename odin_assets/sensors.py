@@ -111,7 +111,7 @@ def _registry_changes(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
         told = [DeploymentTold(life=life.id, revision=d.revision) for d in fresh]
         requests = [
             dg.RunRequest(run_key=f"deployment:{t.life}:{t.revision}", job_name=names.announce_deployment,
-                          run_config=dg.RunConfig(ops={f"{market}_announce_deployment": t})) for t in told
+                          run_config=dg.RunConfig(ops={f"{market}_tell_of_deployment": t})) for t in told
         ]  # fmt: skip
         return dg.SensorResult(run_requests=requests, cursor=f"{life.id}:{fresh[-1].revision}")
 

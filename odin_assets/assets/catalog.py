@@ -8,7 +8,6 @@ from dagster_duckdb import DuckDBResource
 
 from odin_assets.resources import OdinHome, users_mistakes
 from odin_core.catalog import build_catalog, create_views
-from odin_core.lifecycle.report import write_report
 
 OWNERS = ["team:platform"]
 PLOTTED: Final = ("sessions", "phase", "total_return", "sharpe", "max_drawdown", "trades", "mean_net", "mean_cost")
@@ -38,6 +37,8 @@ def catalog_assets(market: str) -> list[dg.AssetsDefinition]:
     def life_report(context: dg.AssetExecutionContext, odin: OdinHome) -> dg.MaterializeResult:
         """The current life's tear sheet: return against its baselines, trades, costs, by regime and phase, as one
         page, with the summary and the pictures here."""
+        from odin_core.lifecycle.report import write_report  # brings numba
+
         with users_mistakes():
             life = odin.life(market)
             if life is None or life.head is None:

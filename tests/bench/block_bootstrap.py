@@ -4,12 +4,10 @@ comparison of a candidate with an incumbent on as many paths of both.
 The peer is numpy, one path at a time, measured on 200 paths and scaled."""
 
 import math
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from timing import seconds
 
 from odin_core.evaluation.bootstrap import bootstrap_difference, stationary_bootstrap
 
@@ -36,7 +34,7 @@ def run() -> list[dict[str, Any]]:
     return [
         {
             "bench": name,
-            "value": seconds(work),
+            "value": seconds(work, REPEATS),
             "unit": f"s, {what}, 10,000 paths of 1,260 sessions",
             "peer": "numpy path by path, scaled",
             "peer_value": peer,
@@ -56,15 +54,3 @@ def path_by_path(returns: np.ndarray) -> np.ndarray:
         drawn = returns[(rng.integers(0, n, len(first))[block] + np.arange(n) - first[block]) % n]
         out[path] = drawn.mean() / drawn.std(ddof=1) * math.sqrt(252)
     return out
-
-
-def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median, compilation excluded."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(repeats))

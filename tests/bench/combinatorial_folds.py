@@ -3,13 +3,11 @@
 The peer goes the widely copied way: for every split and tested fold, rows are compared with the fold's first start and
 last end, and what is left is a difference of sets."""
 
-import statistics
-import time
-from collections.abc import Callable
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from timing import seconds
 
 from odin_core.evaluation.splits import CombinatorialPurgedKFold
 
@@ -25,7 +23,7 @@ def run() -> list[dict[str, Any]]:
     return [
         {
             "bench": "combinatorial_folds",
-            "value": seconds(lambda: sum(len(train) for train, _ in splitter.split(start))),
+            "value": seconds(lambda: sum(len(train) for train, _ in splitter.split(start)), REPEATS),
             "unit": "s, 45 splits of 100,000 rows",
             "peer": "fold by fold, sets of rows",
             "peer_value": seconds(lambda: sum(map(len, sets_of_rows(spans))), 3),
@@ -46,15 +44,3 @@ def sets_of_rows(spans: np.ndarray) -> list[np.ndarray]:
             train = np.setdiff1d(train, np.concatenate([near, meets, later]))
         trains.append(train)
     return trains
-
-
-def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median after one run that does not count."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(repeats))

@@ -3,15 +3,13 @@ scored, evidence, verdict, drift reference, five seeds of the walk-forward, and 
 
 Peer: the training of that week's candidate, which the gate does not contain."""
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import demo_life
 import polars as pl
+from timing import seconds
 
 from odin_core.evaluation.gate_report import report_markdown
 from odin_core.evaluation.sensitivity import seed_spread
@@ -44,16 +42,7 @@ def run() -> list[dict[str, Any]]:
         found.reports(state.window[-1].session, WEEKS_END)
         report_markdown(found.judged.verdict, {})
 
-    training = _seconds(lambda: train_joint(window, config.learner, config.seed))
-    seeds = _seconds(lambda: seed_spread(window, config.learner, range(config.promotion.seeds)))
-    gate = _seconds(trial) - training + seeds
+    training = seconds(lambda: train_joint(window, config.learner, config.seed), REPEATS)
+    seeds = seconds(lambda: seed_spread(window, config.learner, range(config.promotion.seeds)), REPEATS)
+    gate = seconds(trial, REPEATS) - training + seeds
     return [{"bench": "gate", "value": gate, "unit": "s", "peer": "training one candidate", "peer_value": training}]
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    def once() -> float:
-        begun = time.perf_counter()
-        work()
-        return time.perf_counter() - begun
-
-    return statistics.median(once() for _ in range(REPEATS))

@@ -3,14 +3,12 @@
 The peer is the same rows in one Parquet file, written by symbol and read with the same filter; that one could not be
 written session by session."""
 
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+from timing import seconds
 from yearofbars import CALENDAR, SESSIONS, SYMBOLS, session
 
 from odin_core.lake import Lake
@@ -36,21 +34,13 @@ def run() -> list[dict[str, Any]]:
         )
         rows = []
         for bench, (symbols, interval) in ASKED.items():
-            ours = seconds(lambda s=symbols, i=interval: read_bars(lake, CALENDAR, SESSIONS, symbols=s, interval=i))
-            peer = seconds(lambda s=symbols: one_file(single, s))
+            ours = seconds(
+                lambda s=symbols, i=interval: read_bars(lake, CALENDAR, SESSIONS, symbols=s, interval=i), REPEATS
+            )
+            peer = seconds(lambda s=symbols: one_file(single, s), REPEATS)
             rows.append({"bench": bench, "value": ours, "unit": "s", "peer": PEER, "peer_value": peer})
     return rows
 
 
 def one_file(path: Path, symbols: list[str]) -> pl.DataFrame:
     return pl.scan_parquet(path).filter(pl.col("symbol").is_in(symbols)).collect()
-
-
-def seconds(work: Callable[[], object]) -> float:
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(REPEATS))

@@ -3,13 +3,13 @@
 The peers do without a registry: a pointer as a small JSON file, and the model as one JSON file, read, not verified."""
 
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+
+from timing import seconds
 
 from odin_core.home import open_home
 from odin_core.lifecycle import life as lives
@@ -68,13 +68,3 @@ def row(
         "bench": bench, "value": seconds(ours, repeats), "unit": "s", "peer": peer,
         "peer_value": seconds(theirs, repeats),
     }  # fmt: skip
-
-
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(repeats))

@@ -5,15 +5,13 @@ The peer of the first is numpy over windows of 60 bars, 16,384 at a time: highs 
 and the first place is found; no open, no exit price. (mlfinpy, which asks pandas event by event, was seen at 2,000
 labels/s.) That of the second is the labels of all the sessions that are read for it."""
 
-import statistics
-import time
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.lib.stride_tricks import sliding_window_view
+from timing import seconds
 from yearofbars import CALENDAR, SESSIONS, session
 
 from odin_core.labels import labels_of, triple_barrier
@@ -49,7 +47,7 @@ def run() -> list[dict[str, Any]]:
     rows = [
         {
             "bench": name,
-            "value": bars.height / seconds(work),
+            "value": bars.height / seconds(work, REPEATS),
             "unit": f"labels/s, {what} in and out",
             "peer": "numpy windows",
             "peer_value": peer,
@@ -93,15 +91,3 @@ def one_session() -> dict[str, Any]:
         "peer": f"all of {HISTORY} sessions",
         "peer_value": since(every, hours[0].open),
     }
-
-
-def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Median, compilation excluded."""
-
-    def once() -> float:
-        start = time.perf_counter()
-        work()
-        return time.perf_counter() - start
-
-    once()
-    return statistics.median(once() for _ in range(repeats))

@@ -42,6 +42,7 @@ class Lived:
     seed: int
     reached: int  # the highest phase
     demoted: bool
+    drifted: bool  # drift halted entries at least once, although nothing was planted to drift
     promotions: int
     first_promotion: date | None
     phase_2: date | None  # when it was reached
@@ -73,6 +74,7 @@ def lived(edge: float, seed: int) -> Lived:
             seed=seed,
             reached=int(phases["phase"].to_numpy().max()),
             demoted=bool((events["event"] == "demoted").any()),
+            drifted=bool(phases["drift_retrained"].is_not_null().any()),
             promotions=len(promoted),
             first_promotion=min(promoted, default=None),
             phase_2=min(in_2, default=None),
@@ -120,6 +122,7 @@ SHARES: dict[str, Callable[[Lived], bool]] = {
     "champion beats random out of sample, mean": lambda r: r.excess > 0,
     "… and so does its lower 95 % bound": lambda r: r.lower > 0,
     "demoted": lambda r: r.demoted,
+    "halted by drift": lambda r: r.drifted,
 }
 
 
