@@ -135,15 +135,16 @@ def _announce(market: str) -> dg.JobDefinition:
 
             life = lives.load(odin.open(), config.life)
             session = date.fromisoformat(config.session)
+            text = f"{market}: phase {config.phase_before} → {config.phase} at {config.session}: {config.reason}"
+            # First, because it is told once by its key, and nobody asks again after the note.
+            raise_alert(life.home, at=now(), market=market, rule="phase_change", severity="information",
+                        session=session, text=text, key=f"phase:{config.life}:{life.generation}:{session}")  # fmt: skip
             new = transitions.announce(life, at=now(), session=session, before=config.phase_before,
                                        after=config.phase, reason=config.reason)  # fmt: skip
-        text = f"{market}: phase {config.phase_before} → {config.phase} at {config.session}: {config.reason}"
         if not new:
             context.log.info(f"announced before: {text}")
             return
         context.log.info(text)
-        raise_alert(odin.open(), at=now(), market=market, rule="phase_change", severity="information", session=session,
-                    text=text, key=f"phase:{config.life}:{life.generation}:{session}")  # fmt: skip
         facts = {"transition": text, "life": config.life}  # no numbers: Dagit would plot them among the sessions
         key = dg.AssetKey([market, "phase_state"])
         context.log_event(dg.AssetObservation(key, partition=config.session, metadata=facts))
@@ -207,7 +208,8 @@ def _announce_deployment(market: str) -> dg.JobDefinition:
                 f"{moved.effective} on ({moved.event} by {moved.operator}: {moved.why})"
             )
             raise_alert(home, at=now(), market=market, rule="registry", severity="information",
-                        session=moved.effective, text=text, key=f"deployment:{life.id}:{moved.revision}")  # fmt: skip
+                        session=moved.effective, text=text,
+                        key=f"deployment:{life.id}:{moved.revision}:{moved.at.isoformat()}")  # fmt: skip
             context.log.info(text)
             context.log.info(refresh_service(around().secrets, market=market, version=moved.to_version))
         facts = {"deployment": text, "life": life.id}

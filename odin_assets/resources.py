@@ -17,6 +17,7 @@ from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import MarketData
+from odin_core.market.profile import profile_names
 from odin_core.market.sources.source import Around, secrets_of, source_kinds
 from odin_core.secrets import read_secrets, redacted
 
@@ -49,6 +50,14 @@ def now() -> datetime:
 
 def around() -> Around:
     return Around.of(os.environ, now)
+
+
+def market_of(run: dg.DagsterRun) -> str | None:
+    """The market that a run is about, by its job or by its assets; None for one about none, such as a delivery."""
+    named = [name for name in profile_names() if run.job_name.startswith(f"{name}_")]
+    if named:
+        return max(named, key=len)  # nse_options_session is not one of nse
+    return next((key.path[0] for key in run.asset_selection or () if key.path[0] in profile_names()), None)
 
 
 Progress = Callable[[str, str], None]
@@ -96,9 +105,18 @@ def users_mistakes():
     try:
         yield
     except OdinError as error:
-        wanted = [name for kind in source_kinds() for name in secrets_of(kind)]
-        said = redacted(str(error), read_secrets(os.environ), wanted)
+        said = cleared(str(error))
         raise dg.Failure(said, allow_retries=False) from (error if said == str(error) else OdinError(said))
+
+
+def cleared(text: str) -> str:
+    """`text` without the value of any secret that ODIN knows."""
+    from odin_core.monitoring.channels import SECRETS
+    from odin_core.monitoring.service import SERVICE
+    from odin_core.registry.mlflow_log import TRACKING_URI
+
+    wanted = [name for kind in source_kinds() for name in secrets_of(kind)]
+    return redacted(text, read_secrets(os.environ), [*wanted, *SECRETS, SERVICE, TRACKING_URI, REGISTRY_URL])
 
 
 def duckdb_in_memory() -> DuckDBResource:

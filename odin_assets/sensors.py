@@ -1,20 +1,25 @@
 """Sensors: what the loop, the registry and the runs tell, turned into runs that act on the live life and tell people.
 
 Each keeps its own cursor and does no work of its own: what is to be written is written by the run that it asks for,
-under a deterministic run key, so that a tick evaluated twice asks once. They act on the live life; a simulated one
+under a run key made of what happened, so that a tick evaluated twice asks once, and a session that came out
+differently after a rewind asks again. Of several calls for one thing in one tick only the newest becomes a run: a
+retrain learns from all sessions up to the head, whichever of them called. They act on the live life; a simulated one
 reacts inside the fold."""
 
+import zlib
 from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from odin_assets.jobs import DeploymentTold, Retrain, Transition, job_names
-from odin_assets.resources import OdinHome, around, now
+from odin_assets.resources import OdinHome, around, cleared, market_of, now
 from odin_core.errors import OdinError
 
 PAGE = 200  # events looked at per tick; the rest waits for the next one
 ON = dg.DefaultSensorStatus.RUNNING
+LIFE = "odin/life"  # tag of a run that acts on a life
 Requests = Callable[[dg.EventLogRecord, dict[str, Any]], list[dg.RunRequest]]
 
 
@@ -49,9 +54,13 @@ def _phase_transitions(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition
             life=str(facts["life"]), session=str(record.partition_key), phase=int(facts["phase"]),
             phase_before=int(facts["phase_before"]), reason=str(facts["reason"]),
         )  # fmt: skip
-        name = f"{transition.life}:{record.partition_key}:{transition.phase_before}-{transition.phase}"
+        moved = f"{transition.phase_before}-{transition.phase}"
+        name = f"{transition.life}:{record.partition_key}:{moved}:{_mark(transition.reason)}"
         config = dg.RunConfig(ops={f"{market}_announce_transition": transition})
-        wanted = [dg.RunRequest(run_key=f"announce:{name}", job_name=names.announce, run_config=config)]
+        wanted = [
+            dg.RunRequest(run_key=f"announce:{name}", job_name=names.announce, run_config=config,
+                          tags={LIFE: transition.life})
+        ]  # fmt: skip
         if facts.get("live"):
             why = f"phase {transition.phase_before} → {transition.phase}"
             wanted.append(_retrain(market, transition.life, why, f"retrain:{name}"))
@@ -78,10 +87,11 @@ def _calls_for_retrain(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition
         why = facts.get("retrain_because")
         if not (why and facts.get("live")):
             return []
-        name = f"{facts['life']}:{record.partition_key}"
-        wanted = [_retrain(market, str(facts["life"]), str(why), f"retrain:{name}:called")]
+        life = str(facts["life"])
+        name = f"{life}:{record.partition_key}:{_mark(str(why))}"
+        wanted = [_retrain(market, life, str(why), f"retrain:{name}")]
         if str(why).startswith("drift"):
-            wanted.append(dg.RunRequest(run_key=f"drift_page:{name}", job_name=names.drift_page))
+            wanted.append(dg.RunRequest(run_key=f"drift_page:{name}", job_name=names.drift_page, tags={LIFE: life}))
         return wanted
 
     return calls
@@ -102,17 +112,23 @@ def _registry_changes(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
             life = odin.life(market)
             if life is None:
                 return dg.SkipReason(f"{market} has no life yet")
-            after = _after(context.cursor, life.id)
-            fresh = [d for d in life.registry.log() if d.revision > after][:PAGE]
+            after, log = _after(context.cursor, life.id), life.registry.log()
+            # A log that ends before the cursor is of another database than the last look: told is where it stands.
+            fresh = log[-1:] if log and log[-1].revision < after else [d for d in log if d.revision > after][:PAGE]
         except OdinError as mistake:
             return dg.SkipReason(str(mistake))
         if not fresh:
             return dg.SkipReason("the pointer has not moved since the last look")
-        told = [DeploymentTold(life=life.id, revision=d.revision) for d in fresh]
         requests = [
-            dg.RunRequest(run_key=f"deployment:{t.life}:{t.revision}", job_name=names.announce_deployment,
-                          run_config=dg.RunConfig(ops={f"{market}_tell_of_deployment": t})) for t in told
-        ]  # fmt: skip
+            dg.RunRequest(
+                run_key=f"deployment:{life.id}:{moved.revision}:{_mark(moved.at.isoformat())}",
+                job_name=names.announce_deployment,
+                run_config=dg.RunConfig(ops={f"{market}_tell_of_deployment": told}),
+                tags={LIFE: life.id},
+            )
+            for moved in fresh
+            for told in (DeploymentTold(life=life.id, revision=moved.revision),)
+        ]
         return dg.SensorResult(run_requests=requests, cursor=f"{life.id}:{fresh[-1].revision}")
 
     return changes
@@ -155,7 +171,18 @@ def _retrain_overdue(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition:
 
 def _retrain(market: str, life: str, why: str, run_key: str) -> dg.RunRequest:
     config = dg.RunConfig(ops={f"{market}_retrain_live": Retrain(life=life, why=why)})
-    return dg.RunRequest(run_key=run_key, job_name=job_names(market).retrain, run_config=config)
+    return dg.RunRequest(run_key=run_key, job_name=job_names(market).retrain, run_config=config, tags={LIFE: life})
+
+
+def _mark(text: str) -> str:
+    """Eight hex digits of a reason: the same event told again has the same, another one after a rewind has not."""
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _newest(requests: list[dg.RunRequest], each: str) -> list[dg.RunRequest]:
+    """All requests for the job `each`; of those for any other one only the last of each life."""
+    last = {(r.job_name, r.tags.get(LIFE)): r for r in requests}
+    return [r for r in requests if r.job_name == each or last[r.job_name, r.tags.get(LIFE)] is r]
 
 
 def _following(
@@ -171,7 +198,8 @@ def _following(
     ).records
     if not found:
         return dg.SkipReason("no session since the last look")
-    wanted = [request for record in found for request in requests(record, _facts(record))]
+    asked = [request for record in found for request in requests(record, _facts(record))]
+    wanted = _newest(asked, each=job_names(market).announce)
     cursor = str(found[-1].storage_id)
     if not wanted:
         return dg.SensorResult(skip_reason=f"{len(found)} sessions, {nothing}", cursor=cursor)
@@ -191,7 +219,7 @@ def delivery_sensor(job: Any) -> dg.SensorDefinition:
         default_status=ON,
         description="Asks for a delivery, when it is due, of alerts that a webhook or an e-mail address has not got.",
     )
-    def alerts_to_deliver(odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+    def alerts_to_deliver(context: dg.SensorEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
         from odin_core.monitoring.channels import channels
         from odin_core.monitoring.delivery import due
 
@@ -202,6 +230,9 @@ def delivery_sensor(job: Any) -> dg.SensorDefinition:
             return dg.SkipReason(str(mistake))
         if not waiting:
             return dg.SkipReason("nothing is due" if using else "no channel is set: ODIN_SLACK_WEBHOOK, ODIN_SMTP_URL")
+        under_way = dg.RunsFilter(job_name=job.name, statuses=NOT_FINISHED_STATUSES)
+        if context.instance.get_runs_count(under_way):  # it may wait for hours behind a long run
+            return dg.SkipReason("a delivery is under way")
         return dg.RunRequest(run_key=f"deliver:{now():%Y-%m-%dT%H:%M}")
 
     return alerts_to_deliver
@@ -217,10 +248,10 @@ def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
     from odin_core.monitoring.alerts import raise_alert
     from odin_core.monitoring.failures import record_failure
 
-    run, home, why = context.dagster_run, odin.open(), _why(context)
-    if record_failure(home, at=now(), run_id=run.run_id, job=run.job_name, error=why):
-        raise_alert(home, at=now(), market=run.job_name.partition("_")[0], rule="failed_run",
-                    text=f"run of {run.job_name} failed: {why}", key=f"failed_run:{run.run_id}")  # fmt: skip
+    run, home, why = context.dagster_run, odin.open(), cleared(_why(context))  # it leaves this machine
+    record_failure(home, at=now(), run_id=run.run_id, job=run.job_name, error=why)
+    raise_alert(home, at=now(), market=market_of(run) or "odin", rule="failed_run",
+                text=f"run of {run.job_name} failed: {why}", key=f"failed_run:{run.run_id}")  # fmt: skip
 
 
 def _why(context: dg.RunFailureSensorContext) -> str:

@@ -5,6 +5,7 @@ from. `redacted` takes them out of whatever is about to be shown."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 ENV_FILE = ".env"
 HIDDEN = "[secret]"
@@ -20,8 +21,18 @@ def read_secrets(environment: Mapping[str, str], env_file: Path = Path(ENV_FILE)
 
 
 def redacted(text: str, secrets: Mapping[str, str], names: Iterable[str]) -> str:
-    """`text` with the values of the secrets of these names replaced, longest first."""
-    values = {secrets[name] for name in names if len(secrets.get(name, "")) >= SHORTEST}
+    """`text` with the values of the secrets of these names replaced, longest first; of an address also its password."""
+    given = [secrets[name] for name in names if name in secrets]
+    values = {value for one in given for value in (one, *_passwords(one)) if len(value) >= SHORTEST}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     return text
+
+
+def _passwords(address: str) -> tuple[str, ...]:
+    """The password in an address, as it stands there and decoded; nothing where there is none."""
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return ()
+    return (password, unquote(password)) if password else ()

@@ -22,13 +22,17 @@ def test_values_of_secrets_are_taken_out_of_a_text_longest_first():
     )
 
 
-def test_the_template_names_every_secret_that_a_source_asks_for():
+def test_the_template_names_every_secret_that_somebody_asks_for():
     from pathlib import Path
 
+    from odin_core.home import REGISTRY_URL
     from odin_core.market.sources.source import secrets_of, source_kinds
+    from odin_core.monitoring.channels import SMTP, WEBHOOK
+    from odin_core.monitoring.service import SERVICE
+    from odin_core.registry.mlflow_log import TRACKING_URI
 
     template = (Path(__file__).parents[1] / ".env.example").read_text()
     named = {line.partition("=")[0] for line in template.splitlines() if "=" in line and not line.startswith("#")}
     asked = {name for kind in source_kinds() for name in secrets_of(kind)}
-    assert asked == named
+    assert asked | {REGISTRY_URL, SMTP, WEBHOOK, SERVICE, TRACKING_URI} == named
     assert all(line.endswith("=") for line in template.splitlines() if not line.startswith("#") and line)

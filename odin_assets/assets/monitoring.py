@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from odin_assets.instance import POOL
 from odin_assets.partitions import by_session, session_of
-from odin_assets.resources import OdinHome, now, reported, tell, users_mistakes
+from odin_assets.resources import OdinHome, market_of, now, reported, tell, users_mistakes
 from odin_assets.versions import code_version
 from odin_core.lake import write_text
 
@@ -55,6 +56,7 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
 
     @dg.asset(
         **by_session(market, "monitoring", "team:trading", "parquet"),
+        pool=POOL,
         deps=[key("drift_report")],
         code_version=code_version("odin_core.monitoring"),
     )
@@ -87,7 +89,7 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
     )
     def drift_page(config: DriftPage, odin: OdinHome) -> dg.MaterializeResult:
         """The champion's training beside its last sessions, as Evidently draws it; the index by feature over time."""
-        from odin_core.lifecycle.drift_review import review
+        from odin_core.lifecycle.drift_review import NothingToCompare, review
         from odin_core.monitoring.drift_page import drift_markdown, drift_picture
         from odin_core.monitoring.drift_page import drift_page as write_page
 
@@ -95,7 +97,12 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
             life = odin.life(market)
             if life is None:
                 return dg.MaterializeResult(metadata={"status": "no life yet"})
-            found = review(life, odin.data(market), config.version or None)
+            try:
+                found = review(life, odin.data(market), config.version or None)
+            except NothingToCompare as why:
+                if config.version:
+                    raise
+                return dg.MaterializeResult(metadata={"status": str(why)})  # a young life, looked at every Saturday
             path = write_page(found.trained, found.met, life.reports / "drift.html")
             picture = ("drift", drift_picture(found.by_session))
             return reported(
@@ -160,17 +167,19 @@ def _alerts(context: dg.AssetExecutionContext, odin: OdinHome, life: "Life", fou
 
 
 def facts_now(instance: dg.DagsterInstance, life: "Life", data: "MarketData", at: datetime) -> "Facts":
-    """What alert rules judge at `at` besides the life's own tables: sessions that are late, runs of the last day."""
-    ended = instance.get_run_records(
-        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], created_after=at - DAY)
+    """What alert rules judge at `at` besides the life's own tables: sessions that are late, and the runs of its market
+    that ended within the last day."""
+    ended = instance.get_runs(
+        dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE], updated_after=at - DAY)
     )
-    failed = [r for r in ended if r.dagster_run.status == dg.DagsterRunStatus.FAILURE]
-    last = life.head or data.calendar.previous(life.first_session)
-    owed = data.calendar.sessions(last, at.date()) if life.config.live else []
+    ended = [run for run in ended if market_of(run) == life.market]
+    failed = [run for run in ended if run.status == dg.DagsterRunStatus.FAILURE]
+    last, until = life.head or life.first_session - DAY, min(at.date(), data.calendar.last)
+    owed = data.calendar.sessions(max(last, data.calendar.first), until) if life.config.live else []
     over = [s for s in owed if s > last and data.calendar.hours(s).close <= at]
     return replace(
         _with_drift(life), sessions_behind=len(over), runs=len(ended), failed_runs=len(failed),
-        last_error=failed[0].dagster_run.job_name if failed else "",
+        last_error=failed[0].job_name if failed else "",
     )  # fmt: skip
 
 

@@ -152,12 +152,13 @@ def _information(ic: FloatArray, config: GateConfig) -> list[Criterion]:
 
 
 def _no_worse(candidate: FloatArray, incumbent: FloatArray, config: GateConfig) -> list[Criterion]:
-    """Sharpe ratio and drawdown beside the incumbent's, on the sessions in which both are known."""
+    """Sharpe ratio and drawdown beside the incumbent's, on the sessions in which both are known. The Sharpe ratio of an
+    incumbent that never traded counts as 0, so that it can be replaced."""
     both = ~(np.isnan(candidate) | np.isnan(incumbent))
     mine, other = candidate[both], incumbent[both]
     criteria = []
     if config.sharpe_margin is not None:
-        ours, theirs = sharpe_ratio(mine, 1), sharpe_ratio(other, 1)
+        ours, theirs = sharpe_ratio(mine, 1), 0.0 if other.size and not other.any() else sharpe_ratio(other, 1)
         known = not (math.isnan(ours) or math.isnan(theirs))
         criteria.append(
             Criterion(

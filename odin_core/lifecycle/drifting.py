@@ -51,8 +51,9 @@ def halts(state: LoopState, config: DriftConfig) -> bool:
 
 
 def _rested(state: LoopState, config: DriftConfig) -> bool:
-    """Whether the last retrain for drift lies far enough back, counted in sessions of the window."""
+    """Whether the last retrain for drift lies far enough back, counted in sessions of the window; a shorter window
+    shortens the rest."""
     if state.drift_retrained is None:
         return True
     since = sum(s.session > state.drift_retrained for s in state.window)
-    return since > config.cooldown_sessions
+    return since > min(config.cooldown_sessions, len(state.window) - 1)

@@ -61,7 +61,8 @@ def advance(state: LoopState, day: Day, rules: LoopRules) -> tuple[LoopState, Da
     state, tables, facts = _settle(state, day, rules)
     state, drift, drift_facts, drifted = drifting.watch(state, rules.config)
     tables |= {"drift_report": drift} if drift is not None else {}
-    calls = [call for call in (state.retrain_because, drifted, _fell(before, state)) if call]
+    left_over = None if rules.config.live else state.retrain_because
+    calls = [call for call in (left_over, drifted, _fell(before, state)) if call]
     state, learned, why = _learn(state, day, rules, calls)
     tables |= learned.tables
     state = _take_up_promotions(state, day, tables)
@@ -92,14 +93,16 @@ def _learn(
     state: LoopState, day: Day, rules: LoopRules, calls: list[str]
 ) -> tuple[LoopState, learning.Retrain, str | None]:
     """Retrain at the week's end, and in a simulated life whenever something `calls` for it; why it was done.
-    A live life's call is answered from outside: it stays in the state for those who watch."""
+    A live life's call is answered from outside, once: its session's row of `phase_state` alone shows it. What only an
+    examination can answer is such a call too."""
     config = rules.config
     if not (day.ends_week or (calls and not config.live)):
         state = replace(state, retrain_because="; ".join(calls) or None)
         return state, learning.Retrain(state, {}, {}, {}, {}, {}), None
     why = "; ".join([*([WEEKS_END] if day.ends_week else []), *calls])
     learned = learning.retrain(replace(state, retrain_because=None), day, config, rules.profile.ic_alarm, why)
-    return learned.state, learned, why
+    asks = learned.asks if config.live else None
+    return replace(learned.state, retrain_because=asks), learned, why
 
 
 def _fell(before: LoopState, after: LoopState) -> str | None:

@@ -71,6 +71,7 @@ class Retrain(NamedTuple):
     references: dict[str, str]  # JSON by version
     facts: dict[str, dict[str, Any]]  # by version
     reports: dict[str, str]  # pages by file name
+    asks: str | None = None  # what the candidate lacks that is measured outside the fold, where it lacks nothing else
 
 
 class Judged(NamedTuple):
@@ -184,6 +185,7 @@ def retrain(state: LoopState, day: Day, config: LifeConfig, ceiling: float, why:
         {version: to_json(reference)},
         {version: trial.facts(config.seed)},
         trial.reports(day.session, why),
+        f"the gate asks for {', '.join(c.name for c in verdict.failed)}" if open_questions(verdict) else None,
     )
 
 
@@ -192,7 +194,8 @@ def _with_candidate(state: LoopState, judged: Judged, champion_from: date | None
     version, model = judged.version, judged.model
     candidates = tuple(dict.fromkeys((*state.candidates, version)))[-config.phases.candidates :]
     models, references = state.models | {version: model}, state.references | {version: judged.reference}
-    state = replace(state, candidates=candidates, models=models, references=references, trials=state.trials + 1)
+    trials = trials_with(state, version)
+    state = replace(state, candidates=candidates, models=models, references=references, trials=trials)
     if champion_from:
         state = replace(state, champion=version, champion_since=champion_from, champion_through=model.trained_through,
                         hypothesis=state.hypothesis + 1, hypothesis_since=champion_from, drift_alarms=0)  # fmt: skip
@@ -227,9 +230,14 @@ def _evidence(state: LoopState, version: str, walk: WalkForward) -> Evidence:
         sessions=sessions,
         walk_forward=by_fold.sort("fold"),
         incumbent=state.champion,
-        trials=state.trials + 1,
+        trials=trials_with(state, version),
         ranking=ranking_of(mine),
     )
+
+
+def trials_with(state: LoopState, version: str) -> int:
+    """Candidates tried so far, `version` included: the same model trained again is no new one."""
+    return state.trials + (version not in state.candidates)
 
 
 def gate_config(config: LifeConfig, ceiling: float) -> GateConfig:

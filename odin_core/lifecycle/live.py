@@ -44,8 +44,8 @@ class NothingToLearnFrom(OdinError):
 def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], datetime]) -> str:
     """Train on everything up to the head of a live life, judge, promote what passes. Returns the outcome in words.
 
-    The outcome is noted in the ledger; asked again with the same `why` at the same head, nothing is done. A run that
-    was killed before its note comes to the same model and promotes it once.
+    The outcome is noted in the ledger; asked again at the same head, for whatever reason, nothing is done: the same
+    sessions give the same model. A run that was killed before its note comes to that model and promotes it once.
     Raises NotLive, NothingToLearnFrom, HomeBusy."""
     if not life.config.live:
         raise NotLive(life)
@@ -53,10 +53,10 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         head = life.head
         if head is None:
             raise NothingToLearnFrom(life)
-        key: dict[str, Any] = {"head": str(head), "why": why, "generation": life.generation}
+        key: dict[str, Any] = {"head": str(head), "generation": life.generation}
         before = [note for note in life.notes(NOTE) if key.items() <= note.items()]
         if before:
-            return f"done before at {head}: {before[-1]['outcome']}"
+            return f"done before at {head}, because of {before[-1]['why']}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
         state = restore(life, data, rules)
         oldest = state.candidates[0] if state.candidates else None
@@ -65,7 +65,7 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None
-        life.note(clock(), NOTE, **key, version=version, contexts=trial.contexts, outcome=outcome)
+        life.note(clock(), NOTE, **key, why=why, version=version, contexts=trial.contexts, outcome=outcome)
         return outcome
 
 

@@ -58,6 +58,7 @@ def _score(contexts: SessionContexts, model: JointPolicy, most: int) -> dict[str
         "random": known_or_none(rewards.ravel()),
         "rules": known_or_none(rewards[ruled, contexts.rule_choice[ruled]]),
         "ic": _known(information_coefficient(proposals.score, (by_side[:, 0] - by_side[:, 1]) / 2)),
+        "outcomes": int(np.count_nonzero(np.isfinite(earned))),
         "won": int(np.count_nonzero(earned > 0)),
         "random_won": float(np.mean(known > 0)) if known.size else None,
         **_confidence(proposals.confidence, rewards[np.arange(len(rewards)), proposals.lean], confident),
@@ -89,19 +90,19 @@ def ranking_of(scores: pl.DataFrame) -> Ranking:
     """Shares over the sessions of `scores` (SCORES, one version a session); sessions that older code scored, without
     counts, are left out. The calibration error is Σ n_b/N · |won_b/n_b − mean confidence_b| over bins b of confidence
     (Naeini et al. 2015)."""
-    counted = scores.filter(pl.col("contexts").is_not_null())
-    n, decisions, won, leaned, top = (
-        int(counted[name].sum()) for name in ("contexts", "decisions", "won", "lean_won", "top")
+    counted = scores.filter(pl.col("outcomes").is_not_null())
+    n, outcomes, won, leaned, top = (
+        int(counted[name].sum()) for name in ("contexts", "outcomes", "won", "lean_won", "top")
     )
     bins = {name: _summed(counted[name]) for name in ("bin_contexts", "bin_confidence", "bin_won")}
     gap = np.abs(bins["bin_won"] - bins["bin_confidence"]).sum()
     random = counted["random_won"].mean()
     return Ranking(
-        hit_rate=_share(won, decisions),
+        hit_rate=_share(won, outcomes),
         random_hit_rate=float(random) if isinstance(random, float) else math.nan,
         precision=_share(int(counted["top_won"].sum()), top),
         base_rate=_share(leaned, n),
-        f1=_share(2 * won, decisions + leaned),
+        f1=_share(2 * won, outcomes + leaned),
         calibration_error=_share(float(gap), n),
         brier=_share(float(counted["squared_error"].sum()), n),
     )

@@ -45,6 +45,7 @@ SCORES = pl.Schema(
         "rules": pl.Float64(),  # mean reward of the rules' choices; null where they chose none
         "ic": pl.Float64(),  # Spearman of score and outcome over the session's contexts
         "contexts": pl.Int64(),  # whose action, taken or leaned to, has a known reward; the counts below are of them
+        "outcomes": pl.Int64(),  # decisions whose reward is known
         "won": pl.Int64(),  # decisions whose reward is above 0
         "lean_won": pl.Int64(),  # contexts whose reward is above 0
         "random_won": pl.Float64(),  # share of all contexts and actions whose reward is above 0

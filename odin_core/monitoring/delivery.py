@@ -1,8 +1,9 @@
 """Delivery: alerts out of the log to people, by webhook and by e-mail. The log itself is `alerts`, always kept.
 
 Every attempt is a line of `<home>/deliveries.jsonl`, which is the only memory: a process that is killed between sending
-and noting sends once more, and the message carries the alert's id so that a receiver can tell. A channel that cannot
-be reached waits, 1 minute, then 2, 4, … up to 6 hours, and each alert is given up a day after its first attempt. No
+and noting sends once more, and the message carries the alert's id so that a receiver can tell. What a channel did not
+take waits, 1 minute, then 2, 4, … up to 6 hours, and is given up a day after its first attempt; a channel that cannot
+be reached has failed for everything that was due, so that many alerts ask no more often than one. No
 failure of a channel leaves this module but as a line, and no channel keeps another one waiting for more than seconds.
 Secrets come in as values, and what is noted or shown was cleared of them."""
 
@@ -128,11 +129,13 @@ def _serve(
     rest = [alert for alert in waiting if alert.id not in chosen]
     messages = [((alert,), alert) for alert in waiting if alert.id in chosen]
     messages += [(tuple(rest), _summary(rest))] if rest else []
-    for covered, message in messages:
+    for at, (covered, message) in enumerate(messages):
         error, reached, wait = _attempt(channel, message, seconds)
-        for alert in covered:
+        is_down = bool(error) and not reached
+        concerned = [alert for later, _ in messages[at:] for alert in later] if is_down else covered
+        for alert in concerned:
             yield _noted(channel, alert, noted.get((channel.name, alert.id), _Progress()), clock(), error, wait)
-        if error and not reached:
+        if is_down:
             return
 
 

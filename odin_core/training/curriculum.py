@@ -21,9 +21,10 @@ def start_weights(
 
     `progress`, 0 to 1, is how far the training is: at 0 sessions are as frequent as they were, at 1 every regime gets
     its share whatever its frequency, and regimes in which `reward` (mean per decision, units of risk) is low get more
-    of it: share ∝ exp(−hardness·progress·(reward − mean reward)). A regime whose reward is not known counts as the
-    worst known one, so that what was never tried is tried. In between, the two are mixed by `progress`: easy to hard
-    by order of frequency first, of difficulty then (Bengio et al. 2009; Jiang et al. 2021 for replay by difficulty).
+    of it: share ∝ exp(−hardness·progress·(reward − mean reward)). A regime whose reward is not known (absent or NaN)
+    counts as the worst known one, so that what was never tried is tried. In between, the two are mixed by `progress`:
+    easy to hard by order of frequency first, of difficulty then (Bengio et al. 2009; Jiang et al. 2021 for replay by
+    difficulty).
 
     ValueError for a `progress` outside 0 to 1 or where no session has a regime."""
     if not 0 <= progress <= 1:
@@ -33,8 +34,9 @@ def start_weights(
     if not present:
         raise ValueError("no session has a regime; weights need at least one")
     count = {name: int(np.count_nonzero(tagged == name)) for name in present}
-    worst = min((reward[name] for name in present if name in reward), default=0.0)
-    known = np.array([reward.get(name, worst) for name in present])
+    seen = {name: reward[name] for name in present if np.isfinite(reward.get(name, np.nan))}
+    worst = min(seen.values(), default=0.0)
+    known = np.array([seen.get(name, worst) for name in present])
     hard = np.exp(-hardness * progress * (known - known.mean()))
     total = sum(count.values())
     share = {

@@ -22,7 +22,18 @@ from odin_core.market.profile import profile_names
 GRAPH = defs.resolve_asset_graph()
 KEYS = sorted(GRAPH.get_all_asset_keys())
 PARTITIONED = [key for key in KEYS if GRAPH.get(key).partitions_def]
-LOADS_NONE_OF = ("torch", "stable_baselines3", "lightgbm", "sklearn", "evidently", "mlflow", "matplotlib", "shap")
+LOADS_NONE_OF = (
+    "numba",
+    "sqlalchemy",
+    "torch",
+    "stable_baselines3",
+    "lightgbm",
+    "sklearn",
+    "evidently",
+    "mlflow",
+    "matplotlib",
+    "shap",
+)
 NUMBERS = {  # asset → what Dagit plots of each session
     "price_history": {"rows", "symbols", "volume"},
     "data_quality": {"findings", "warnings", "errors", "has_bars"},

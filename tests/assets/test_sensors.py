@@ -8,8 +8,9 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.utils import make_new_run_id
 from grownhomes import HEAD, copied, resource
-from smalllives import NOW
+from smalllives import NOW, quick
 
 from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
@@ -19,6 +20,8 @@ from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.summary import summarise
 from odin_core.monitoring.alerts import alerts, raise_alert
 from odin_core.monitoring.failures import failures, record_failure
+from odin_core.policies.joint import JointPolicy, version_of
+from odin_core.registry.bundle import bundle_of
 from odin_core.registry.history import plan_promotion
 
 DEFINITIONS = build_definitions(["demo"])
@@ -58,6 +61,11 @@ def keys(ticked: list[Any]) -> list[str]:
     return [request.run_key for one in ticked for request in one.run_requests]
 
 
+def told(ticked: list[Any]) -> list[str]:
+    """The keys without the mark of the reason at their end."""
+    return [key.rpartition(":")[0] for key in keys(ticked)]
+
+
 def execute(request: Any, instance: dg.DagsterInstance, home: Home) -> dg.ExecuteInProcessResult:
     job = DEFINITIONS.resolve_job_def(request.job_name)
     return job.execute_in_process(
@@ -82,7 +90,7 @@ def test_each_transition_of_a_run_is_asked_for_once_and_the_next_tick_repeats_no
     assert moved, "the grown life should have left phase 0"
     names = [f"{life.id}:{t['session']}:{t['from']}-{t['to']}" for t in moved]
     first = tick(PHASES, instance, home, None)
-    assert keys([first]) == [f"{job}:{name}" for name in names for job in ("announce", "retrain")]
+    assert told([first]) == [f"{job}:{name}" for name in names for job in ("announce", "retrain")]
     second = tick(PHASES, instance, home, first.cursor)
     assert (second.run_requests, second.skip_message) == ([], "no session since the last look")
 
@@ -99,7 +107,7 @@ def test_no_transition_is_missed_when_many_sessions_end_between_two_ticks(tmp_pa
             materialised(instance, session, *moves.get(session, (1, 1)))
         ticked = ticks(instance, home)
         assert len(ticked) == 4
-        assert [key.rsplit(":", 1)[1] for key in keys(ticked)] == ["0-1", "1-2", "2-1", "1-2"]
+        assert [key.rsplit(":", 1)[1] for key in told(ticked)] == ["0-1", "1-2", "2-1", "1-2"]
         assert len(set(keys(ticked))) == 4
 
 
@@ -115,7 +123,7 @@ def test_a_tick_without_a_transition_moves_on_and_says_so():
 def test_a_transition_that_a_killed_run_made_is_asked_for_when_the_next_run_reports_it():
     with dg.DagsterInstance.ephemeral() as instance:
         materialised(instance, 0, 0, 1, did="skipped")
-        assert keys([tick(PHASES, instance, Home(Path("unused")), None)]) == ["announce:abc:2023-01-02:0-1"]
+        assert told([tick(PHASES, instance, Home(Path("unused")), None)]) == ["announce:abc:2023-01-02:0-1"]
 
 
 def test_only_a_live_life_is_asked_to_retrain():
@@ -135,7 +143,7 @@ def test_the_requested_runs_note_and_announce_the_transition_and_retrain_once(ho
     assert life is not None
     (noted,) = life.notes("phase_transition")
     assert (noted["before"], noted["after"]) == (0, 1)
-    assert announce.run_key.endswith(f"{noted['session']}:0-1")
+    assert f":{noted['session']}:0-1:" in announce.run_key
     (trained,) = life.notes("retrain")
     assert (trained["head"], trained["why"]) == (str(HEAD), "phase 0 → 1")
     assert trained["outcome"].startswith(trained["version"])
@@ -178,7 +186,8 @@ def test_drift_in_a_live_life_asks_for_one_retrain_and_the_page_that_says_what_m
         materialised(instance, 2, 2, 2, live=True)
         first = tick(CALLS, instance, Home(Path("unused")), None)
         assert [r.job_name for r in first.run_requests] == ["demo_retrain", "demo_drift_page"]
-        assert keys([first]) == ["retrain:abc:2023-01-03:called", "drift_page:abc:2023-01-03"]
+        assert told([first]) == ["retrain:abc:2023-01-03", "drift_page:abc:2023-01-03"]
+        assert [r.tags["odin/life"] for r in first.run_requests] == ["abc", "abc"]
         assert first.run_requests[0].run_config["ops"]["demo_retrain_live"]["config"] == {
             "life": "abc", "why": "drift: volume_z is beyond its limit",
         }  # fmt: skip
@@ -194,17 +203,41 @@ def test_drawdown_asks_for_a_retrain_alone_and_a_simulated_life_for_nothing():
         assert [r.job_name for r in ticked.run_requests] == ["demo_retrain"]
 
 
-def test_no_call_is_missed_among_many_sessions_between_two_ticks():
+def test_of_many_sessions_between_two_ticks_each_transition_is_announced_and_the_newest_call_retrains_once():
+    """A live life that catches up over years of history: its retrain learns from all of it, so one is enough."""
     with dg.DagsterInstance.ephemeral() as instance:
-        called = {0, PAGE - 1, PAGE, 2 * PAGE + 7}
+        called, moves = {0, 3, PAGE - 1, 2 * PAGE + 7}, {5: (1, 2), 6: (2, 1), PAGE + 1: (1, 2)}
         for session in range(2 * PAGE + 10):
-            why = {"retrain_because": "drawdown: 6 %"} if session in called else {}
-            materialised(instance, session, 2, 2, live=True, **why)
+            why = {"retrain_because": f"drift: {session}"} if session in called else {}
+            materialised(instance, session, *moves.get(session, (1, 1)), live=True, **why)
         wanted, cursor = [], None
         for _ in range(4):
             ticked = tick(CALLS, instance, Home(Path("unused")), cursor)
-            wanted, cursor = wanted + keys([ticked]), ticked.cursor
-        assert len(wanted) == len(set(wanted)) == len(called)
+            wanted, cursor = wanted + [(r.job_name, r.run_key) for r in ticked.run_requests], ticked.cursor
+        days = [date.fromordinal(date(2023, 1, 2).toordinal() + s) for s in (PAGE - 1, 2 * PAGE + 7)]
+        assert [key.rpartition(":")[0] for job, key in wanted if job == "demo_retrain"] == [
+            f"retrain:abc:{day}" for day in days
+        ]
+        assert [job for job, _ in wanted] == ["demo_retrain", "demo_drift_page"] * 2
+        jobs = [request.job_name for ticked in ticks(instance, Home(Path("unused"))) for request in ticked.run_requests]
+        assert jobs == ["demo_announce", "demo_announce", "demo_retrain", "demo_announce", "demo_retrain"]
+
+
+@pytest.mark.parametrize("sensor", [PHASES, CALLS])
+def test_a_session_that_came_out_otherwise_after_a_rewind_is_news_and_one_told_again_is_not(sensor: str):
+    def facts(number: float) -> dict[str, Any]:
+        why = f"drift: volume_z, {number}"
+        return {"live": True, "retrain_because": why, "reason": why}
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        found = []
+        for number in (1.5, 1.5, 2.5):
+            materialised(instance, 0, 1, 2, **facts(number))
+            found.append(keys([tick(sensor, instance, Home(Path("unused")), None)]))
+            instance.wipe_assets([dg.AssetKey(["demo", "phase_state"])])
+        assert found[0] == found[1]
+        assert set(found[0]).isdisjoint(found[2])
+        assert len(found[2]) == len(found[0]) == 2
 
 
 def test_each_move_of_the_registry_is_announced_once_and_told_once(home: Home, instance: dg.DagsterInstance):
@@ -214,15 +247,69 @@ def test_each_move_of_the_registry_is_announced_once_and_told_once(home: Home, i
     plan_promotion(life, version, None, "a test").apply(NOW, "me")
     plan_promotion(life, version, None, "again").apply(NOW, "me")
     first = tick("demo_registry_changes", instance, home, None)
-    assert keys([first]) == [f"deployment:{life.id}:{d.revision}" for d in life.registry.log()]
+    assert told([first]) == [f"deployment:{life.id}:{d.revision}" for d in life.registry.log()]
     again = tick("demo_registry_changes", instance, home, first.cursor)
     assert (again.run_requests, again.skip_message) == ([], "the pointer has not moved since the last look")
     for _ in range(2):
         assert execute(first.run_requests[-1], instance, home).success
-    (told,) = [a for a in alerts(home) if a.rule == "registry"]
-    assert told.severity == "information"
-    assert f"→ {version}" in told.text
-    assert "by me: again" in told.text
+    (alert,) = [a for a in alerts(home) if a.rule == "registry"]
+    assert alert.severity == "information"
+    assert f"→ {version}" in alert.text
+    assert "by me: again" in alert.text
+    for path in home.root.glob("registry.db*"):
+        path.unlink()
+    assert not tick("demo_registry_changes", instance, home, first.cursor).run_requests
+    version, life = life_with_a_model(home), lives.load(home, life.id)
+    plan_promotion(life, version, None, "anew").apply(datetime(2031, 1, 1, tzinfo=UTC), "me")
+    anew = tick("demo_registry_changes", instance, home, first.cursor)
+    assert told([anew]) == [f"deployment:{life.id}:1"], "another database counts from the beginning"
+    assert set(keys([anew])).isdisjoint(keys([first]))
+
+
+def life_with_a_model(home: Home) -> str:
+    """The version of a model that the current life has now."""
+    life = lives.current(home, "demo")
+    assert life is not None
+    model = JointPolicy(("gap",), date(2023, 1, 6), {"enter": "tree"}, (0.0, 1.0))
+    life.registry.save(bundle_of(life, version_of(model), model), NOW)
+    return version_of(model)
+
+
+def test_another_life_of_the_market_is_followed_from_its_own_first_move(home: Home, instance: dg.DagsterInstance):
+    life = lives.current(home, "demo")
+    assert life is not None
+    plan_promotion(life, life_with_a_model(home), None, "a test").apply(NOW, "me")
+    first = tick("demo_registry_changes", instance, home, None)
+    other = lives.create(home, "demo", quick("live=true", seed=99), date(2023, 1, 2))
+    assert tick("demo_registry_changes", instance, home, first.cursor).skip_message
+    plan_promotion(other, life_with_a_model(home), date(2023, 3, 1), "of the other").apply(NOW, "me")
+    second = tick("demo_registry_changes", instance, home, first.cursor)
+    assert told([second]) == [f"deployment:{other.id}:1"]
+    lives.use(home, life)
+    back = tick("demo_registry_changes", instance, home, second.cursor)
+    assert keys([back]) == keys([first]), "told before under this key, so Dagster drops it"
+
+
+MARKET_SENSORS = (PHASES, CALLS, "demo_registry_changes", "demo_retrain_overdue")
+
+
+def test_in_a_new_home_every_sensor_says_why_it_waits(tmp_path: Path):
+    home = open_home(tmp_path / "new")
+    with dg.DagsterInstance.ephemeral() as instance:
+        for name in (*MARKET_SENSORS, "alerts_to_deliver"):
+            ticked = tick(name, instance, home, None)
+            assert ticked.skip_message, name
+            assert not ticked.run_requests
+
+
+def test_a_registry_out_of_reach_is_a_reason_to_wait_that_names_no_password(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ODIN_REGISTRY_URL", "postgresql://me:hidden-word@127.0.0.1:9/odin")
+    ticked = tick("demo_registry_changes", instance, home, None)
+    assert "cannot be used now" in ticked.skip_message
+    assert "hidden-word" not in ticked.skip_message
+    assert ticked.cursor is None, "the next look begins where this one did"
 
 
 def test_an_overdue_retrain_of_a_live_life_is_asked_for_once_per_head(home: Home, instance: dg.DagsterInstance):
@@ -247,3 +334,66 @@ def test_alerts_are_delivered_when_they_are_due_and_a_channel_that_is_down_cause
     (request,) = tick("alerts_to_deliver", instance, home, None).run_requests
     assert execute(dg.RunRequest(job_name="deliver_alerts", run_key=request.run_key), instance, home).success
     assert tick("alerts_to_deliver", instance, home, None).skip_message == "nothing is due", "the next attempt is later"
+
+
+def test_a_delivery_that_waits_for_its_turn_is_not_asked_for_again(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("ODIN_SLACK_WEBHOOK", "http://127.0.0.1:9/refused")
+    raise_alert(home, at=datetime.now(UTC), market="demo", rule="drift", text="volume_z moved")
+    waiting = instance.create_run_for_job(
+        DEFINITIONS.resolve_job_def("deliver_alerts"), status=dg.DagsterRunStatus.STARTING
+    )
+    assert tick("alerts_to_deliver", instance, home, None).skip_message == "a delivery is under way"
+    instance.report_run_canceled(waiting)
+    assert len(tick("alerts_to_deliver", instance, home, None).run_requests) == 1
+
+
+def failed(instance: dg.DagsterInstance, job: str, why: str, **about: Any) -> dg.DagsterRun:
+    """A run that failed before its first step."""
+    run = dg.DagsterRun(job_name=job, run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED, **about)
+    instance.add_run(run)
+    instance.report_run_failed(run, why)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("job", "selection", "market"),
+    [
+        ("nse_options_evening", (), "nse_options"),
+        ("nse_evening", (), "nse"),
+        ("__ASSET_JOB", ("demo", "executions"), "demo"),
+        ("deliver_alerts", (), "odin"),
+    ],
+)
+def test_a_failed_run_is_told_of_its_own_market(
+    home: Home, instance: dg.DagsterInstance, job: str, selection: tuple[str, ...], market: str
+):
+    cursor = tick("failed_runs", instance, home, None).cursor
+    chosen = {"asset_selection": frozenset({dg.AssetKey(list(selection))})} if selection else {}
+    failed(instance, job, "out of memory", **chosen)
+    tick("failed_runs", instance, home, cursor)
+    assert [(a.rule, a.market) for a in alerts(home)] == [("failed_run", market)]
+
+
+def test_what_is_told_of_a_failed_run_holds_no_secret(
+    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+):
+    secret = {"ODIN_REGISTRY_URL": "postgresql://me:p%40ssword@host/x", "KITE_ACCESS_TOKEN": "token-of-the-day"}
+    cursor = tick("failed_runs", instance, home, None).cursor
+    for name, value in secret.items():
+        monkeypatch.setenv(name, value)
+    failed(instance, "demo_session", "could not connect as p@ssword (p%40ssword) with token-of-the-day")
+    tick("failed_runs", instance, home, cursor)
+    (alert,), (failure,) = alerts(home), failures(home)
+    for text in (alert.text, failure["error"]):
+        assert "could not connect as [secret] ([secret]) with [secret]" in text
+
+
+def test_a_failure_that_a_kill_left_recorded_and_untold_is_told(home: Home, instance: dg.DagsterInstance):
+    cursor = tick("failed_runs", instance, home, None).cursor
+    run = failed(instance, "demo_session", "out of memory")
+    record_failure(home, at=NOW, run_id=run.run_id, job=run.job_name, error="out of memory")
+    for _ in range(2):
+        tick("failed_runs", instance, home, cursor)
+    assert len(alerts(home)) == len(failures(home)) == 1

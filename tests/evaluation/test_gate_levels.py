@@ -100,6 +100,12 @@ def test_beside_an_incumbent_a_lower_sharpe_ratio_or_a_deeper_drawdown_refuses()
     assert not drawdown.passed
 
 
+def test_an_incumbent_that_never_trades_can_be_replaced():
+    verdict = asked(replace(ASKED, drawdown_tolerance=5.0), sessions=sessions(GOOD, incumbent=0.0), incumbent="joint-3")
+    assert criterion(verdict, "sharpe_over_incumbent").value == pytest.approx(GOOD.mean() / GOOD.std(ddof=1))
+    assert verdict.outcome == "promoted"
+
+
 def test_an_incumbents_tie_passes_no_worse_but_beats_nothing():
     tie = asked(sessions=sessions(GOOD, incumbent=GOOD), incumbent="joint-3")
     assert criterion(tie, "sharpe_over_incumbent").value == 0.0

@@ -108,6 +108,21 @@ def test_two_alarms_in_a_row_halt_entries_and_call_for_one_retrain_until_the_coo
     assert "shifting" in str(moved[calls[0]].call)
 
 
+@pytest.mark.parametrize(("lookback", "cooldown", "apart"), [(25, 10, 11), (22, 60, 22)], ids=["longer", "shorter"])
+def test_a_look_back_shorter_than_the_cooldown_does_not_make_it_endless(lookback: int, cooldown: int, apart: int):
+    config = with_settings(CONFIG, [f"drift.cooldown_sessions={cooldown}", f"learner.lookback_sessions={lookback}"])
+    calls, retrained = [], None
+    whole = state_at(TRAINED + 80, TRAINED)
+    for day in range(TRAINED + 22, TRAINED + 80):
+        window = whole.window[: day + 1][-lookback:]
+        state = replace(whole, window=window, session=window[-1].session, drift_alarms=5, drift_retrained=retrained)
+        watch = drifting.watch(state, config)
+        calls += [day] if watch.call else []
+        retrained = watch.state.drift_retrained
+    assert len(calls) > 1
+    assert set(np.diff(calls).tolist()) == {apart}
+
+
 def test_before_the_model_decides_drift_is_measured_and_halts_nothing():
     done = watched(range(TRAINED + 30, TRAINED + 45), TRAINED, phase=1)
     assert done[-1].state.drift_alarms >= 2

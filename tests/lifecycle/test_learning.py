@@ -18,7 +18,7 @@ from odin_core.lifecycle.fold import INPUTS
 from odin_core.lifecycle.learning import retrain, try_candidate
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import loop_rules, restore
-from odin_core.lifecycle.scoring import BINS, score_sessions
+from odin_core.lifecycle.scoring import BINS, ranking_of, score_sessions
 from odin_core.lifecycle.state import SCORES, Day, LoopState
 from odin_core.lifecycle.summary import phase_table
 from odin_core.lifecycle.weeks import week_record
@@ -182,14 +182,17 @@ def test_a_score_is_the_mean_reward_of_what_the_model_would_have_chosen_the_most
     assert champion["reward"] == pytest.approx(rewards[[0, 2, 3], 3].mean(), abs=1e-6)
     assert champion["random"] == pytest.approx(np.nanmean(rewards), abs=1e-6)
     assert champion["rules"] == pytest.approx(np.nanmean(rewards[:, 7]), abs=1e-6)
+    assert champion["outcomes"] == 3
+    assert champion["won"] == np.sum(rewards[[0, 2, 3], 3] > 0)
+    assert ranking_of(scored.head(1)).hit_rate == champion["won"] / 3, "what is not known yet is no loss"
     assert (candidate["decisions"], candidate["reward"]) == (0, None)
     again = replace(state, scores=scored)
     assert score_sessions(again, LifeConfig()).is_empty(), "a session was scored twice"
 
 
 CALIBRATED = {  # a session's counts: confidence 0.6 where six in ten win, of random four
-    "contexts": 50, "won": 12, "lean_won": 30, "random_won": 0.4, "top": 5, "top_won": 4, "squared_error": 12.0,
-    "bin_contexts": [0] * 6 + [50] + [0] * 3, "bin_confidence": [0.0] * 6 + [30.0] + [0.0] * 3,
+    "contexts": 50, "outcomes": 20, "won": 12, "lean_won": 30, "random_won": 0.4, "top": 5, "top_won": 4,
+    "squared_error": 12.0, "bin_contexts": [0] * 6 + [50] + [0] * 3, "bin_confidence": [0.0] * 6 + [30.0] + [0.0] * 3,
     "bin_won": [0] * 6 + [30] + [0] * 3, "entropy": 0.97,
 }  # fmt: skip
 assert len(CALIBRATED["bin_won"]) == BINS
@@ -255,6 +258,9 @@ def test_a_promotion_points_the_registry_and_opens_a_new_hypothesis(trained: tup
     assert after.hypothesis_since == date(2023, 2, 13)
     assert after.champion_through == week.models[version].trained_through
     assert after.candidates[-1] == version
+    assert after.trials == state.trials + 1
+    assert learning.trials_with(after, version) == after.trials, "the same model again is no further trial"
+    assert learning.trials_with(after, "joint-another") == after.trials + 1
     assert set(week.tables["evaluation_report"]["outcome"]) == {"promoted"}
     assert week.tables["evaluation_report"]["passed"].all()
     # The evidence of one hypothesis does not count for the next.
