@@ -92,11 +92,16 @@ def reported(
     return dg.MaterializeResult(
         metadata={
             "summary": dg.MetadataValue.md(markdown),
-            name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})"),
+            name: in_line(name, image),
             "page": dg.MetadataValue.path(str(page)),
             **numbers,
         }
     )
+
+
+def in_line(name: str, image: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG as Dagit shows it."""
+    return dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})")
 
 
 @contextmanager

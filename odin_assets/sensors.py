@@ -8,18 +8,20 @@ reacts inside the fold."""
 
 import zlib
 from collections.abc import Callable
+from datetime import UTC, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from odin_assets.jobs import DeploymentTold, Retrain, Transition, job_names
 from odin_assets.resources import OdinHome, around, cleared, market_of, now
 from odin_core.errors import OdinError
 
+AFTER_A_FAILURE = timedelta(minutes=15)  # until another delivery is asked for
 PAGE = 200  # events looked at per tick; the rest waits for the next one
 ON = dg.DefaultSensorStatus.RUNNING
 LIFE = "odin/life"  # tag of a run that acts on a life
+TOLD = frozenset({"life", "phase", "phase_before", "reason"})  # not by who reports a session in Dagit by hand
 Requests = Callable[[dg.EventLogRecord, dict[str, Any]], list[dg.RunRequest]]
 
 
@@ -48,7 +50,7 @@ def _phase_transitions(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition
 
     def requests(record: dg.EventLogRecord, facts: dict[str, Any]) -> list[dg.RunRequest]:
         # Sessions that were skipped count too: the run that made them may have died before Dagster heard of them.
-        if facts.get("phase") == facts.get("phase_before"):
+        if not facts.keys() >= TOLD or facts["phase"] == facts["phase_before"]:
             return []
         transition = Transition(
             life=str(facts["life"]), session=str(record.partition_key), phase=int(facts["phase"]),
@@ -85,7 +87,7 @@ def _calls_for_retrain(market: str, jobs: dict[str, Any]) -> dg.SensorDefinition
 
     def requests(record: dg.EventLogRecord, facts: dict[str, Any]) -> list[dg.RunRequest]:
         why = facts.get("retrain_because")
-        if not (why and facts.get("live")):
+        if not (why and facts.get("live") and "life" in facts):
             return []
         life = str(facts["life"])
         name = f"{life}:{record.partition_key}:{_mark(str(why))}"
@@ -230,12 +232,23 @@ def delivery_sensor(job: Any) -> dg.SensorDefinition:
             return dg.SkipReason(str(mistake))
         if not waiting:
             return dg.SkipReason("nothing is due" if using else "no channel is set: ODIN_SLACK_WEBHOOK, ODIN_SMTP_URL")
-        under_way = dg.RunsFilter(job_name=job.name, statuses=NOT_FINISHED_STATUSES)
-        if context.instance.get_runs_count(under_way):  # it may wait for hours behind a long run
-            return dg.SkipReason("a delivery is under way")
+        wait = _wait_for(context.instance, job.name)
+        if wait:
+            return dg.SkipReason(wait)
         return dg.RunRequest(run_key=f"deliver:{now():%Y-%m-%dT%H:%M}")
 
     return alerts_to_deliver
+
+
+def _wait_for(instance: dg.DagsterInstance, job: str) -> str:
+    """Why no other run of `job` is asked for yet: one is under way, perhaps for hours behind a long run, or one has
+    just failed. Nothing where nothing speaks against it."""
+    for last in instance.get_run_records(dg.RunsFilter(job_name=job), limit=1):
+        if not last.dagster_run.is_finished:
+            return "a delivery is under way"
+        if last.dagster_run.is_failure and now() - last.update_timestamp.replace(tzinfo=UTC) < AFTER_A_FAILURE:
+            return f"the last delivery failed; another one {AFTER_A_FAILURE.total_seconds() / 60:.0f} minutes later"
+    return ""
 
 
 @dg.run_failure_sensor(
@@ -249,9 +262,12 @@ def failed_runs(context: dg.RunFailureSensorContext, odin: OdinHome) -> None:
     from odin_core.monitoring.failures import record_failure
 
     run, home, why = context.dagster_run, odin.open(), cleared(_why(context))  # it leaves this machine
+    market = market_of(run)
     record_failure(home, at=now(), run_id=run.run_id, job=run.job_name, error=why)
-    raise_alert(home, at=now(), market=market_of(run) or "odin", rule="failed_run",
-                text=f"run of {run.job_name} failed: {why}", key=f"failed_run:{run.run_id}")  # fmt: skip
+    # Of a delivery once a day: each alert makes another delivery due.
+    key = f"failed_run:{run.run_id}" if market else None
+    text = f"run of {run.job_name} failed: {why}"
+    raise_alert(home, at=now(), market=market or "odin", rule="failed_run", text=text, key=key)
 
 
 def _why(context: dg.RunFailureSensorContext) -> str:

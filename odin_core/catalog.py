@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odin_core.home import Home
+from odin_core.lake import has_sessions
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.config import LifeConfig
 from odin_core.market.data import MarketData
@@ -21,8 +22,9 @@ log = logging.getLogger("odin")
 
 
 def create_views(connection: "DuckDBPyConnection", home: Home) -> list[str]:
-    """One view per table of each market's dataset and of its current life, each row with its `session`. A table with a
-    damaged file is left out with a warning that names the file; the others are not the worse for it."""
+    """One view per table of each market's dataset and of its current life, each row with its `session`: the partition's
+    where the table has none of its own. A table with a damaged file is left out with a warning that names the file; the
+    others are not the worse for it."""
     made = []
     for market in profile_names():
         life = lives.current(home, market)
@@ -78,7 +80,10 @@ def _view(connection: "DuckDBPyConnection", name: str, folder: Path) -> str | No
     import duckdb
 
     files = str(folder / "session=*" / "part.parquet").replace("'", "''")
-    source = f"read_parquet('{files}', hive_partitioning=true, hive_types={{'session': date}}, union_by_name=true)"
+    partitions = "hive_partitioning=true, hive_types={'session': date}"
+    if has_sessions(folder):  # a weekly table: the partition's date would take the place of the row's
+        partitions = "hive_partitioning=false"
+    source = f"read_parquet('{files}', {partitions}, union_by_name=true)"
     try:
         connection.execute(f'create or replace view "{name}" as select * from {source}')
     except duckdb.Error as error:

@@ -18,6 +18,7 @@ from odin_core.commands.common import (
     emit,
     life_option,
     now,
+    require_page,
     the_home,
     the_life,
     with_life_settings,
@@ -42,7 +43,7 @@ SURROUNDINGS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ERO
 
 class NoAnswer(OdinError):
     def __init__(self, why: str) -> None:
-        super().__init__(f'{why}; `odin sql "show tables"` lists what there is')
+        super().__init__(f'{why.rstrip(".!")}; `odin sql "show tables"` lists what there is')
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -164,6 +165,7 @@ def report(
     --json prints the numbers of the page as well."""
     from odin_core.lifecycle.report import write_report
 
+    require_page(out)
     chosen = the_life(home, market, life_id)
     if chosen.head is None:
         raise OdinError(f"life {chosen.id} has no finished session yet; run `odin bootstrap --market {chosen.market}`")

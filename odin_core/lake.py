@@ -98,15 +98,25 @@ class Lake:
         return pl.concat(frames) if frames else pl.DataFrame()
 
     def scan(self, table: str) -> pl.LazyFrame:
-        """All partitions, lazily, with the partition's date as column `session` where the file has none.
+        """All partitions, lazily, with the partition's date as column `session` where the files have none.
         Raises TableMissing where the table holds no session."""
         if next((self.root / table).glob(f"session=*/{FILE}"), None) is None:
             raise TableMissing(table, self.root, self.tables())
         files = self.root / table / "session=*" / FILE
-        return pl.scan_parquet(files, hive_partitioning=True, try_parse_hive_dates=True)
+        dated = has_sessions(self.root / table)
+        return pl.scan_parquet(files, hive_partitioning=not dated, try_parse_hive_dates=not dated)
 
     def remove(self, table: str, session: date) -> None:
         shutil.rmtree(self.path(table, session).parent, ignore_errors=True)
+
+
+def has_sessions(folder: Path) -> bool:
+    """Whether the rows of a table have a `session` of their own: a weekly table tells of many."""
+    newest = max(folder.glob(f"session=*/{FILE}"), default=None)
+    try:
+        return newest is not None and "session" in pl.read_parquet_schema(newest)
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return False  # whoever reads the file is told that it is damaged
 
 
 def write_parquet(frame: pl.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -1,6 +1,8 @@
 """Processes that use one registry at the same time, for tests. As a script: `registryworkers.py WORK HOME LIFE URL …`;
 each waits for a line on its standard input, so that all begin together. URL "-" is the home's own file."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -8,6 +10,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from odin_core.home import open_home
+from odin_core.lake import write_text
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.life import Life
 from odin_core.registry.entries import Move
@@ -52,7 +55,7 @@ def main(work: str, home: str, life_id: str, url: str, *arguments: str) -> None:
 
     print("ready", flush=True)
     sys.stdin.readline()
-    {"open": opens, "promote": promotes, "read": reads}[work](life, *arguments)
+    {"open": opens, "promote": promotes, "read": reads, "die": dies}[work](life, *arguments)
 
 
 def opens(life: Life) -> None:
@@ -74,6 +77,37 @@ def reads(life: Life, seconds: str) -> None:
         seen.add(pointer.version)
         looks += 1
     print(looks, len(seen))
+
+
+def dies(life: Life, version: str, moment: str) -> None:
+    """Promote as a person does, and be killed at a moment of it."""
+    from sqlalchemy import Engine, event
+
+    from odin_core.registry import difference
+    from odin_core.registry.history import plan_promotion
+
+    promotion = plan_promotion(life, version, EFFECTIVE, "killed")
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_at(*told: object, **_: object) -> None:
+        if str(told[2]).startswith("UPDATE pointers"):
+            die()
+
+    def die_over_the_patch(text: str, path: Path) -> None:
+        if path.suffix == ".patch":
+            die()
+        write_text(text, path)
+
+    if moment == "between its line and the pointer":
+        event.listen(Engine, "before_cursor_execute", die_at)
+    if moment == "before its commit":
+        event.listen(Engine, "before_cursor_execute", lambda *told: event.listen(told[0].engine, "commit", die)
+                     if str(told[2]).startswith("UPDATE pointers") else None)  # fmt: skip
+    if moment == "before its patch":
+        difference.write_text = die_over_the_patch
+    promotion.apply(datetime.now(UTC), "me")
 
 
 if __name__ == "__main__":

@@ -218,6 +218,14 @@ def test_sql_answers_in_a_table_or_in_json_without_nan(grown: Path):
     ]
 
 
+def test_a_weekly_table_keeps_the_sessions_that_its_rows_tell_of(grown: Path, life: Life):
+    files = life.lake.sessions("training_dataset")
+    stored = life.lake.read_many("training_dataset", files)["session"].unique().sort().to_list()
+    asked = odin("sql", "select distinct session from demo_training_dataset order by 1", "--json", home=grown).json
+    assert [row["session"] for row in asked] == [str(session) for session in stored]
+    assert len(stored) > len(files)
+
+
 @pytest.mark.parametrize("query", ["selec", "select * from nowhere", "select nope from demo_phase_state"])
 def test_a_query_that_cannot_be_answered_says_why_and_where_to_look(grown: Path, query: str):
     assert 'odin sql "show tables"' in odin("sql", query, home=grown).mistake
@@ -275,6 +283,9 @@ MISTAKES = {
     "an ambiguous life": (("life", "use", ""), "begin"),
     "a market without a life": (("report", "--market", "nse"), "odin bootstrap --market nse"),
     "an unknown model": (("registry", "show", "joint-x"), "known: joint-"),
+    "a page of another kind": (("evaluate", "--out", "page.pdf"), "end it with .html or .md"),
+    "a report where nothing can be written": (("report", "--out", "/proc/page.html"), "name another file with --out"),
+    "a report below a file": (("report", "--out", "/dev/null/page.html"), "name another file with --out"),
     "a rewind to no session": (("life", "rewind", "--to", "2023-01-15"), "2023-01-02 to 2023-01-19"),
     "a day outside the calendar": (("life", "new", "--start", "1999-01-04"), "covers"),
 }  # fmt: skip

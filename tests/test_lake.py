@@ -101,6 +101,12 @@ def test_a_scan_adds_the_session_as_a_date(lake: Lake):
     assert later["session"].unique().sort().to_list() == [date(2021, 4, 2), date(2021, 4, 3)]
 
 
+def test_a_scan_keeps_the_sessions_that_rows_have_themselves(lake: Lake):
+    week = [DAY + timedelta(days=days) for days in range(3)]
+    lake.write("scores", week[-1], pl.DataFrame({"session": week, "reward": [0.1, 0.2, 0.3]}))
+    assert lake.scan("scores").collect()["session"].to_list() == week
+
+
 def test_many_sessions_are_read_in_the_order_asked_for(lake: Lake):
     for days in range(3):
         lake.write("prices", DAY + timedelta(days=days), pl.DataFrame({"day": [days]}))

@@ -22,6 +22,12 @@ def test_values_of_secrets_are_taken_out_of_a_text_longest_first():
     )
 
 
+def test_of_an_address_the_password_is_taken_out_too_as_it_stands_and_decoded():
+    secrets = {"URL": "postgresql://me:p%40ssword@host/db", "PLAIN": "http://[half", "NO_PASSWORD": "https://host/path"}
+    text = "p@ssword or p%40ssword of postgresql://me:p%40ssword@host/db, on host"
+    assert redacted(text, secrets, secrets) == "[secret] or [secret] of [secret], on host"
+
+
 def test_the_template_names_every_secret_that_somebody_asks_for():
     from pathlib import Path
 

@@ -1,12 +1,11 @@
 """Group catalog: DuckDB views over the lake, and the report that people read. Both follow from tables alone."""
 
-import base64
 from typing import Final
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from odin_assets.resources import OdinHome, users_mistakes
+from odin_assets.resources import OdinHome, in_line, users_mistakes
 from odin_core.catalog import build_catalog, create_views
 
 OWNERS = ["team:platform"]
@@ -45,10 +44,7 @@ def catalog_assets(market: str) -> list[dg.AssetsDefinition]:
                 return dg.MaterializeResult(metadata={"status": "no session yet"})
             report = write_report(life)
             told = report.sheet.headline
-        pictures = {
-            name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(image).decode()})")
-            for name, image in report.pictures.items()
-        }
+        pictures = {name: in_line(name, image) for name, image in report.pictures.items()}
         numbers = {name: value for name in PLOTTED if (value := told[name]) is not None}
         return dg.MaterializeResult(
             metadata={

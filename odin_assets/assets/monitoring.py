@@ -14,7 +14,7 @@ from pydantic import Field
 
 from odin_assets.instance import POOL
 from odin_assets.partitions import by_session, session_of
-from odin_assets.resources import OdinHome, market_of, now, reported, tell, users_mistakes
+from odin_assets.resources import OdinHome, in_line, market_of, now, reported, tell, users_mistakes
 from odin_assets.versions import code_version
 from odin_core.lake import write_text
 
@@ -103,7 +103,7 @@ def monitoring_assets(market: str) -> list[dg.AssetsDefinition]:
                 if config.version:
                     raise
                 return dg.MaterializeResult(metadata={"status": str(why)})  # a young life, looked at every Saturday
-            path = write_page(found.trained, found.met, life.reports / "drift.html")
+            path = write_page(found.trained, found.met, life.reports / "drift.html", scores=found.scores)
             picture = ("drift", drift_picture(found.by_session))
             return reported(
                 path, markdown=drift_markdown(found.scores), picture=picture, sessions=found.scores.sessions
@@ -126,10 +126,12 @@ def drift_facts(life: "Life | None", session: date) -> dict[str, Any]:
     state = life.read("phase_state", session).row(0, named=True)
     if "drift_report" not in commit.tables:
         return {"status": "no_champion" if state["champion"] is None else "not_measured", "life": life.id}
+    from odin_core.monitoring.drift_page import drift_table
+
     table = life.read("drift_report", session)
     drifted = table.filter("alarm")["subject"].to_list()
     shown = {"status": "measured", "life": life.id, "champion": state["champion"] or "none", "drifted": drifted,
-             "alarms_in_a_row": state["drift_alarms"]}  # fmt: skip
+             "alarms_in_a_row": state["drift_alarms"], "summary": dg.MetadataValue.md(drift_table(table))}  # fmt: skip
     return shown | ({"score": state["drift_score"]} if state["drift_score"] is not None else {})
 
 
@@ -141,15 +143,16 @@ def _stored(life: "Life", session: date, found: "Performance") -> dict[str, Any]
     with life.home.writer(f"the performance report of {life.market}, session {session}"):
         life.lake.write("performance_report", session, found.row)
         write_text(summary, _page(life, session, "md"))
-        if session == life.head:
-            _page(life, session, "png").write_bytes(picture(found.details))
+        drawn = picture(found.details) if session == life.head else None
+        if drawn:
+            _page(life, session, "png").write_bytes(drawn)
     row = found.row.row(0, named=True)
-    shown: dict[str, Any] = {"status": row["status"], "life": life.id, "anomalies": row["anomalies"]}
+    shown: dict[str, Any] = {"status": row["status"], "life": life.id, "summary": dg.MetadataValue.md(summary)}
+    if drawn:
+        shown["picture"] = in_line("performance", drawn)
+    shown["path"] = dg.MetadataValue.path(str(_page(life, session, "md")))
     shown |= {name: row[name] for name in PLOTTED if row[name] is not None}
-    return shown | {
-        "summary": dg.MetadataValue.md(summary),
-        "path": dg.MetadataValue.path(str(_page(life, session, "md"))),
-    }
+    return shown | {"anomalies": row["anomalies"]}
 
 
 def _page(life: "Life", session: date, kind: str) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from functools import wraps
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +35,11 @@ class NoLifeYet(OdinError):
 class NotATableFile(OdinError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} names no format of tables; end it with .parquet or .csv")
+
+
+class NotWritable(OdinError):
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be written ({why}); name another file with --out")
 
 
 class Session(click.ParamType):
@@ -155,6 +161,24 @@ def outdated(home: "Home", market: str, changed: Iterable[date]) -> list[str]:
             told = f"outdates {count:,} sessions of life {life.id} from {first} on"
             lines.append(f"{told}: see `odin lake digest` and `odin life rewind`")
     return lines
+
+
+def require_page(out: Path | None) -> None:
+    """Raise NotAPage or NotWritable for a file that no page could be written to, before anything is computed."""
+    if out is None:
+        return
+    if out.suffix not in (".html", ".md"):
+        from odin_core.lifecycle.report import NotAPage
+
+        raise NotAPage(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise NotWritable(out, error.strerror or type(error).__name__) from error
+    if out.is_dir():
+        raise NotWritable(out, "it is a folder")
 
 
 def require_table_file(out: Path | None) -> None:

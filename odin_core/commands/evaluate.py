@@ -1,12 +1,13 @@
 """`odin evaluate`: examine a stored model, with dearer costs, later entries, shocks, other seeds and fewer features."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, emit, life_option, the_life
+from odin_core.commands.common import as_json, common, emit, life_option, require_page, the_life
 from odin_core.errors import OdinError
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def evaluate(
     from odin_core.lifecycle.examination_page import to_html, to_markdown
     from odin_core.market.data import MarketData
 
+    require_page(out)
     chosen = the_life(home, market, life_id)
     data = MarketData.of(chosen.home, chosen.market, chosen.config)
     name = version or champion_of(chosen)
-    with text.progress_bar(f"examining {name}", shown=not json_output) as update:
+    chosen.registry.model(name)  # an unknown or damaged one is told of before the bar is drawn
+    with text.progress_bar(f"examining {name}", shown=not json_output and sys.stderr.isatty()) as update:
         found = examine(chosen, data, name, seeds=seeds, progress=update)
     path = out or chosen.reports / f"examination-{name}.html"
     write_text(to_markdown(found) if path.suffix == ".md" else to_html(found), path)
@@ -66,7 +69,7 @@ def champion_of(life: "Life") -> str:
 def _as_text(result: dict[str, Any]) -> str:
     words = {True: "pass", False: "FAIL"}
     rows = [
-        {"finding": f["name"], "": words[f["passed"]], "value": f["value"], "needed": f["needed"],
+        {"finding": f["name"], "": words[f["passed"]], "value": f["value"], "at least": f["needed"],
          "what it is": f["explanation"]}
         for f in result["findings"]
     ]  # fmt: skip

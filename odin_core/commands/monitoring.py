@@ -10,6 +10,12 @@ from odin_core import text
 from odin_core.commands.common import SESSION, as_json, common, emit, life_option, the_life
 from odin_core.errors import OdinError
 
+LEGEND = (
+    "index: population stability index against the training; limit: where it is an alarm, none (–) for slow features "
+    "whose index chance alone carries as far; KS: Kolmogorov-Smirnov distance; Wasserstein: in standard deviations; z: "
+    "of the mean, in its standard errors; outside: share of values beyond the training's range"
+)
+
 
 @click.command("drift")
 @click.argument("version", required=False)
@@ -31,15 +37,27 @@ def drift(version: str | None, home: Path, market: str, life_id: str | None, pag
     if page:
         from odin_core.monitoring.drift_page import drift_page
 
-        result["page"] = drift_page(found.trained, found.met, chosen.reports / "drift.html")
+        result["page"] = drift_page(found.trained, found.met, chosen.reports / "drift.html", scores=found.scores)
     emit(result, json_output, lambda r: _drift_text(r, found))
 
 
 def _drift_text(result: dict[str, Any], found: Any) -> str:
-    shown = ("subject", "kind", "psi", "limit", "score", "ks", "wasserstein", "z", "missing", "out_of_range", "alarm")
-    table = found.scores.table.sort("score", "psi", descending=True, nulls_last=True).select(shown)
-    lines = [f"{result['version']}: {result['finding']} (last {result['sessions']} sessions)", text.frame(table)]
+    order = found.scores.table.sort("alarm", "score", "psi", descending=True, nulls_last=True)
+    rows = [
+        {
+            "subject": row["subject"], "kind": row["kind"], "index": row["psi"], "limit": row["limit"],
+            "of limit": _percent(row["score"]), "KS": row["ks"], "Wasserstein": row["wasserstein"], "z": row["z"],
+            "missing": _percent(row["missing"]), "outside": _percent(row["out_of_range"]),
+            "": row["fault"] or ("ALARM" if row["alarm"] else ""),
+        }
+        for row in order.iter_rows(named=True)
+    ]  # fmt: skip
+    lines = [f"{result['version']}, last {result['sessions']} sessions: {result['finding']}", text.table(rows), LEGEND]
     return "\n".join([*lines, *([f"page        {result['page']}"] if "page" in result else [])])
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 @click.command("performance")

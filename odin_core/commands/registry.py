@@ -10,10 +10,20 @@ import click
 
 from odin_core import text
 from odin_core.commands.common import SESSION, Command, as_json, common, emit, life_option, now, the_life
+from odin_core.errors import OdinError
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life
     from odin_core.registry.history import Promotion
+
+
+class NothingToDecide(OdinError):
+    def __init__(self, promotion: "Promotion") -> None:
+        before = promotion.before
+        who = f"{before.version} is in charge from {before.since} on" if before else "no champion is in charge"
+        super().__init__(
+            f"life {promotion.life.id}: {who} already, so nothing would change; `odin registry list` names the others"
+        )
 
 
 @click.group()
@@ -27,7 +37,9 @@ def registry() -> None:
 @click.option("--as-of", type=SESSION, help="As it stood at the close of this session; default: the head.")
 @as_json
 def list_events(home: Path, market: str, life_id: str | None, as_of: date | None, json_output: bool) -> None:
-    """Every event: promoted, refused, insufficient, by a person, demoted."""
+    """What the life decided each week, and who is champion now.
+
+    Events are promoted, refused, insufficient, by_person and demoted; `log` has what moved the pointer."""
     from odin_core.registry.history import champion_as_of, history, pending
 
     chosen = the_life(home, market, life_id)
@@ -50,7 +62,7 @@ def list_events(home: Path, market: str, life_id: str | None, as_of: date | None
 @life_option
 @as_json
 def show(version: str, home: Path, market: str, life_id: str | None, json_output: bool) -> None:
-    """A stored model: what it is, where it came from, and what the gate said of it."""
+    """A stored model: its parts, training and verdicts."""
     from odin_core.registry.history import describe_version
 
     emit(describe_version(the_life(home, market, life_id), version), json_output, text.table_of_values)
@@ -61,8 +73,13 @@ def show(version: str, home: Path, market: str, life_id: str | None, json_output
 @life_option
 @as_json
 def log(home: Path, market: str, life_id: str | None, json_output: bool) -> None:
-    """Every deployment: when, who, from which version to which, from which session on, and why."""
+    """Every move of the pointer: when, who, and why.
+
+    Lines are added and never changed; `effective` is the first session that the version decides on."""
+    from odin_core.registry.following import follow
+
     chosen = the_life(home, market, life_id)
+    follow(chosen, now())  # a life of an earlier version, or one that was killed, may know more than its log
     rows = [vars(deployment) for deployment in chosen.registry.log()]
     emit({"deployments": rows}, json_output, text.deployments)
 
@@ -72,12 +89,30 @@ def log(home: Path, market: str, life_id: str | None, json_output: bool) -> None
 @life_option
 @as_json
 def verify(home: Path, market: str, life_id: str | None, json_output: bool) -> None:
-    """Load every stored model and check the log of deployments. Status 1 if anything is wrong."""
+    """Load every stored model and check the log. Status 1 if anything is wrong.
+
+    Models that the life's history names and the registry has not are wrong too."""
     chosen = the_life(home, market, life_id)
-    findings = chosen.registry.verify()
+    findings = [*chosen.registry.verify(), *_lost(chosen)]
     result = {"life": chosen.id, "models": len(chosen.registry.versions()), "findings": findings}
     emit(result, json_output, lambda r: "\n".join(findings) or f"{r['models']} models and the log are sound")
     sys.exit(1 if findings else 0)
+
+
+def _lost(life: "Life") -> list[str]:
+    """What is to be said of models that the life once stored; nothing where all are there."""
+    from odin_core.registry.history import history
+
+    named = history(life).select("session", "version").drop_nulls().unique("version", keep="first", maintain_order=True)
+    stored = set(life.registry.versions())
+    lost = [(session, version) for session, version in named.iter_rows() if version not in stored]
+    if not lost:
+        return []
+    some = ", ".join(version for _, version in lost[:3]) + (", …" if len(lost) > 3 else "")
+    return [
+        f"{len(lost)} of {named.height} models of life {life.id} are not in the registry ({some}). Restore it from a "
+        f"backup of the home, or rewind to before {lost[0][0]} (odin life rewind --to SESSION) and run on"
+    ]
 
 
 def person_options(command: Command) -> Command:
@@ -111,7 +146,9 @@ def promote(
     dry_run: bool,
     json_output: bool,
 ) -> None:
-    """Make a stored model champion from a session after the head on."""
+    """Make a stored model champion, from a later session on.
+
+    The gate is not asked. What was decided for sessions that are planned stays as it is."""
     from odin_core.registry.history import plan_promotion
 
     chosen = the_life(home, market, life_id)
@@ -126,7 +163,9 @@ def promote(
 def rollback(
     home: Path, market: str, life_id: str | None, effective: date | None, why: str, dry_run: bool, json_output: bool
 ) -> None:
-    """Back to the champion before the present one, from a session after the head on."""
+    """Undo the last change of champion, from a later session on.
+
+    A promotion that is still to take effect is undone first; a rollback can be rolled back."""
     from odin_core.registry.history import plan_rollback
 
     chosen = the_life(home, market, life_id)
@@ -134,7 +173,7 @@ def rollback(
 
 
 @registry.command("restore")
-@click.argument("backup", type=click.Path(path_type=Path))
+@click.argument("backup", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @common
 @life_option
 @person_options
@@ -149,7 +188,9 @@ def restore(
     dry_run: bool,
     json_output: bool,
 ) -> None:
-    """Back to what was in charge when a BACKUP was written; damaged parts of it are stored again."""
+    """Back to the champion of a BACKUP, its damaged parts mended.
+
+    BACKUP is a file NAME-revision-NNNN.json in the home's folder registry; each decision leaves one."""
     from odin_core.registry.history import plan_restore
 
     chosen = the_life(home, market, life_id)
@@ -161,18 +202,27 @@ def _decide(chosen: "Life", plan: Callable[[], "Promotion"], dry_run: bool, json
 
     operator = getpass.getuser()
     if dry_run:
-        difference = plan().difference(operator)
+        difference = _worth_it(plan()).difference(operator)
         said = f"{difference.to_text()}\ndry run: nothing was changed"
         emit(difference.to_dict() | {"applied": False}, json_output, lambda _: said)
         return
     with chosen.home.writer("odin registry"):
-        promotion = plan()
+        promotion = _worth_it(plan())
         difference = promotion.difference(operator)
         done = promotion.apply(now(), operator)
     _log_elsewhere(chosen, promotion.version)
     files: dict[str, Any] = {"revision": done.deployment.revision, "backup": done.backup, "patch": done.patch}
     said = f"{difference.to_text()}\n{done.to_text()}"
     emit(difference.to_dict() | {"applied": True} | files, json_output, lambda _: said)
+
+
+def _worth_it(promotion: "Promotion") -> "Promotion":
+    """Raise NothingToDecide where the same version is in charge by then; a backup may still mend its parts."""
+    before = promotion.before
+    same = promotion.version == (before.version if before else None)
+    if same and promotion.bundle is None and (before is None or before.since <= promotion.effective):
+        raise NothingToDecide(promotion)
+    return promotion
 
 
 def _log_elsewhere(chosen: "Life", version: str | None) -> None:

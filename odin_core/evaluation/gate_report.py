@@ -10,7 +10,7 @@ from odin_core.evaluation.evidence import Criterion, Evidence, Verdict, needs, n
 from odin_core.evaluation.gate import floats
 from odin_core.evaluation.metrics import FloatArray
 
-HEADINGS = ("criterion", "result", "value", "needs", "distance", "unit", "explanation")
+HEADINGS = ("criterion", "result", "value", "needs", "short by", "unit", "explanation")
 COLOURS = {"candidate": "#1f5fbf", "incumbent": "#7a3fa0", "rules": "#b36b00", "random": "#777777"}
 STYLE = """body{font:14px/1.5 sans-serif;max-width:960px;margin:2em auto;padding:0 1em}
 table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left;vertical-align:top}
@@ -105,7 +105,8 @@ def _plot(evidence: Evidence, width: int = 720, height: int = 240, margin: int =
     )
     days = (str(frame["session"][0]), str(frame["session"][-1])) if frame.height else ("", "")
     return (
-        f'<h2>Summed mean rewards by session</h2><svg viewBox="0 0 {width} {height}" width="{width}" font-size="12" '
+        "<h2>Summed mean rewards by session, units of risk</h2>"
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" font-size="12" '
         f'role="img" aria-label="summed rewards">{marks}{lines}<text x="{margin}" y="{height - 8}">{days[0]}</text>'
         f'<text x="{width - margin}" y="{height - 8}" text-anchor="end">{days[1]}</text></svg>'
     )

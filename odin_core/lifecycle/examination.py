@@ -4,7 +4,7 @@ Given a life, its data and a version, `examine` makes the model's choices again 
 fills them again with dearer costs, later entries and shocked bars (`refilling`), looks at what it did in the market's
 worst windows (`evaluation.robustness`), and asks its learner the questions of `evaluation.sensitivity` on the window it
 was trained on. Candidate and random stand on the same footing everywhere. Each answer is a `Finding` with its number
-and threshold; nothing is written and nothing promoted here. `examination_page` makes it readable."""
+and threshold; nothing is promoted here. `examination_page` makes it readable."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +19,7 @@ from odin_core.evaluation import robustness, sensitivity
 from odin_core.evaluation.robustness import Finding, excess_over, findings_table, kept, returns_in
 from odin_core.lifecycle import entitlements
 from odin_core.lifecycle.examination_findings import DEFAULT, ExaminationConfig, findings
+from odin_core.lifecycle.horizons import reach
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.refilling import (
     AS_IT_WAS,
@@ -64,8 +65,8 @@ class NothingToExamine(OdinError):
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """What was found. `tables` has by_session (BY_SESSION), footings, costs, stress, seeds, parameters, families and
-    heads; each is described where it is made."""
+    """What was found. `tables` has by_session (BY_SESSION), footings, costs, stress, horizons, seeds, parameters,
+    families and heads; each is described where it is made."""
 
     life: str
     market: str
@@ -130,7 +131,7 @@ def examine(
     progress: Progress | None = None,
 ) -> Examination:
     """Examine a stored model of a life on all finished sessions after its training. Same life and configuration, same
-    answer; only reads. `progress(done, total, at)` is called between steps. About 25 ms per session and footing, and
+    answer; nothing is written but labels that the lake lacks. `progress(done, total, at)` is called between steps. About 25 ms per session and footing, and
     0.3 s per seed, parameter and family of features.
 
     Raises NothingToExamine with too few sessions after the training, NoSuchModel, ModelCorrupt."""
@@ -139,7 +140,7 @@ def examine(
     sessions = [s for s in life.commits() if s > model.trained_through]
     minutes = data.calendar.minutes(sessions[-1]) if sessions else 0
     asked = footings(config, minutes)
-    steps = _Steps(progress, len(sessions) + 4)
+    steps = _Steps(progress, len(sessions) + 5)
     filled = _refilled(life, data, model, sessions, asked, steps)
     if filled.sessions < config.min_sessions:
         raise NothingToExamine(life, version, model.trained_through, filled.sessions, config.min_sessions)
@@ -148,6 +149,8 @@ def examine(
     said = {"footing": [footing.name for footing in asked], "says": [footing.says for footing in asked]}
     tables["footings"] = tables["footings"].join(pl.DataFrame(said), on="footing", how="left", maintain_order="left")
     tables["stress"] = _stress(life, data, sessions, tables["by_session"], config, steps)
+    reached = reach(data, choices(life, data, model, sessions), sessions, data.profile.ic_alarm)
+    tables["horizons"] = steps.after("horizons", lambda: reached.table)
     spread = tuple(range(seed, seed + config.seeds))
     tables["seeds"] = steps.after("seeds", lambda: sensitivity.seed_spread(window, learner, spread))
     tables["parameters"] = steps.after("parameters", lambda: sensitivity.parameter_sensitivity(window, learner, seed))
@@ -156,7 +159,7 @@ def examine(
     tables["heads"] = pl.concat([filled.heads(), learned.select("of", "head", "excess", "lost_excess")])
     return Examination(
         life=life.id, market=life.market, version=version, trained_through=model.trained_through,
-        first=sessions[0], last=sessions[-1], config=config, findings=tuple(findings(tables, config)),
+        first=sessions[0], last=sessions[-1], config=config, findings=tuple(findings(tables, config, reached.alarm)),
         tables=tables, stuck=filled.stuck, break_even=filled.break_even,
     )  # fmt: skip
 

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.evaluation.robustness import Finding, kept
+
+if TYPE_CHECKING:
+    from odin_core.evaluation.information import LeakAlarm
 
 Tables = Mapping[str, pl.DataFrame]
 NAN = float("nan")
@@ -53,11 +57,14 @@ class ExaminationConfig:
 DEFAULT = ExaminationConfig()
 
 
-def findings(tables: Tables, config: ExaminationConfig) -> Iterator[Finding]:
-    """The answers, in the order in which people ask; `tables` as `examination.Examination` has them."""
+def findings(tables: Tables, config: ExaminationConfig, alarm: "LeakAlarm | None" = None) -> Iterator[Finding]:
+    """The answers, in the order in which people ask; `tables` as `examination.Examination` has them, `alarm` of the
+    rank correlation with the next session's returns where that could be told."""
     yield from _costs_and_delay(tables["footings"], config)
     yield from _shocks(tables["footings"], config)
     yield _stress(tables["stress"], config)
+    if alarm is not None:
+        yield Finding(name="honest_ic", value=alarm.ceiling - alarm.lower, needed=0.0, explanation=alarm.text)
     yield from _learner(tables, config)
 
 

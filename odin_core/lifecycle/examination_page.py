@@ -23,11 +23,13 @@ STYLE = (
     ".pass{color:#1a7f37;font-weight:600}.fail{color:#b00020;font-weight:600}img{max-width:100%}"
     "p.note{color:#555;margin-top:-.5em}"
 )
+HEADS = {"ic": "rank IC", "lost_ic": "lost rank IC", "says": "what was done"}  # other columns: their names
 SECTIONS = {  # table: title, what its numbers are, columns
     "footings": (
         "On every footing",
         "Means over sessions, in units of risk (60-minute ATR); random is a context and an action drawn at random on "
-        "the same bars and costs; worst_session is a fraction of capital; kept is the share of the first row's excess. "
+        "the same bars and costs; excess is reward − random, lower and upper its interval; worst session is a fraction "
+        "of capital; kept is the share of the first row's excess. "
         "Under gaps and crashes a stop cuts losses and not gains, so that random may earn there: look at the loss.",
         ("footing", "trades", "reward", "random", "excess", "lower", "upper", "worst_session", "kept", "says"),
     ),
@@ -39,10 +41,21 @@ SECTIONS = {  # table: title, what its numbers are, columns
     "stress": (
         "The market's worst windows",
         "Value is what makes the window the worst of its kind: compound market return, mean volatility, drawdown or "
-        "mean estimated spread. The rest is the model's reward by session, baseline is random.",
+        "mean estimated spread, as fractions. The rest is the model's reward by session in units of risk; known are "
+        "the sessions with one, drawdown is that of their running sum, baseline is random.",
         ("kind", "rank", "first", "last", "value", "known", "mean", "worst", "drawdown", "baseline", "excess"),
     ),
-    "seeds": ("Seeds", "Walk-forward inside the training window.", ("seed", "excess", "ic")),
+    "horizons": (
+        "How far ahead",
+        "Rank correlation by session of the model's score with what symbols did over so many sessions, close to close; "
+        "the interval allows for overlap. Spread is the mean return of the top fifth less that of the bottom fifth.",
+        ("horizon", "sessions", "ic", "lower", "upper", "t", "positive", "spread", "decay"),
+    ),
+    "seeds": (
+        "Seeds",
+        "Walk-forward inside the training window: excess over random in units of risk, mean daily rank correlation.",
+        ("seed", "excess", "ic"),
+    ),
     "parameters": (
         "Parameters",
         "One setting changed at a time, the sessions the same; kept is the share of the unchanged learner's excess.",
@@ -50,13 +63,14 @@ SECTIONS = {  # table: title, what its numbers are, columns
     ),
     "families": (
         "Without a family of features",
-        "Lost is with all features less without the family; families may say the same, so losses do not add up.",
+        "Walk-forward without the family; lost is what all features had more. Families may say the same, so losses do "
+        "not add up, and a family that only adds noise has a loss below 0.",
         ("group", "features", "excess", "ic", "lost_excess", "lost_ic"),
     ),
     "heads": (
         "Without a head",
         "Direction: the side is drawn. Enter: every context is traded. Exit: mean of all stops and targets. Size: all "
-        "trades weigh the same. Confidence: which trades come first is drawn.",
+        "trades weigh the same. Confidence: which trades come first is drawn. Lost is the excess that goes with it.",
         ("of", "head", "excess", "lost_excess"),
     ),
 }  # fmt: skip
@@ -104,12 +118,12 @@ def _summary(found: Examination) -> str:
 
 
 def _findings(found: Examination) -> list[tuple[Any, ...]]:
-    head = ("finding", "", "value", "needed", "what it is")
+    head = ("finding", "", "value", "at least", "what it is")
     return [head, *((f.name, "PASS" if f.passed else "FAIL", f.value, f.needed, f.explanation) for f in found.findings)]
 
 
 def _rows(table: pl.DataFrame, columns: tuple[str, ...]) -> list[tuple[Any, ...]]:
-    return [columns, *table.select(columns).iter_rows()]
+    return [tuple(HEADS.get(c, c.replace("_", " ")) for c in columns), *table.select(columns).iter_rows()]
 
 
 def _cell(value: Any) -> str:

@@ -229,6 +229,7 @@ def _take_up_promotions(state: LoopState, day: Day, tables: dict[str, pl.DataFra
             champion_through=through,
             hypothesis=state.hypothesis + 1,
             hypothesis_since=day.next_session,
+            trials=learning.trials_with(state, version) if row["event"] == "promoted" else state.trials,
         )
     return state
 

@@ -1,10 +1,12 @@
-"""The live life between its weeks: a retrain that an event calls for (a phase transition, later drift or drawdown).
+"""The live life between its weeks: a retrain that an event calls for (a phase transition, drift, drawdown, a candidate
+that lacks only what level `money` measures here).
 
 The candidate is trained and judged by the fold's own `learning.try_candidate`, on everything up to the head. Finished
 sessions stay as they are: one that passes the gate enters as a promotion for the first session that is not planned yet,
 which is an input of the life and is replayed. A simulated life retrains only inside the fold."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
 from typing import Any
@@ -16,10 +18,11 @@ from odin_core.lifecycle.learning import Trial, try_candidate
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.portfolio_evidence import portfolio_findings
 from odin_core.lifecycle.run import code_version, loop_rules, model_facts, restore
+from odin_core.lifecycle.state import LoopState
 from odin_core.market.data import MarketData
 from odin_core.monitoring.reference import to_json
 from odin_core.registry.bundle import bundle_of
-from odin_core.registry.history import plan_promotion, promotions_on
+from odin_core.registry.history import history, plan_promotion, promotions_on
 
 OPERATOR = "the gate"
 NOTE = "retrain"  # event in the ledger
@@ -59,14 +62,21 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
             return f"done before at {head}, because of {before[-1]['why']}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
         state = restore(life, data, rules)
-        oldest = state.candidates[0] if state.candidates else None
-        findings = partial(portfolio_findings, life, data, oldest) if rules.config.promotion.level == "money" else None
+        state = replace(state, trials=state.trials + _tried_between(life, state))
+        findings = partial(portfolio_findings, life, data) if rules.config.promotion.level == "money" else None
         trial = try_candidate(state, rules.config, rules.profile.ic_alarm, findings)
         record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None
         life.note(clock(), NOTE, **key, why=why, version=version, contexts=trial.contexts, outcome=outcome)
         return outcome
+
+
+def _tried_between(life: Life, state: LoopState) -> int:
+    """Candidates of earlier retrains like this one, which the fold does not know of."""
+    known = {*history(life)["version"], *state.candidates}
+    earlier = {note["version"] for note in life.notes(NOTE) if note["version"]}
+    return len(earlier - known)
 
 
 def _take_up(life: Life, head: date, trial: Trial, why: str, clock: Callable[[], datetime]) -> str:

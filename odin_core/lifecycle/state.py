@@ -104,7 +104,7 @@ PHASE_STATE = pl.Schema(
         "drift_subject": pl.String(),  # the feature that drifted most
         "drift_alarms": pl.Int64(),  # in a row
         "drift_retrained": pl.Date(),  # when drift last asked for a retrain
-        "retrain_because": pl.String(),  # what calls for a retrain at the next close; null where nothing does
+        "retrain_because": pl.String(),  # what calls for a retrain: at the next close, in a live life from outside
         "retrained_because": pl.String(),  # what this close's retrain was for; null where there was none
     }
 )

@@ -112,7 +112,7 @@ def _expectation(band: Band) -> str:
     where = "inside" if band.inside else "OUTSIDE"
     return (
         f"{live}, {where} the {band.lower[-1]:+.2f} to {band.upper[-1]:+.2f} around {band.expected[-1]:+.2f} that "
-        f"{band.backtest_sessions} sessions of backtest lead one to expect, at all looks."
+        f"{band.backtest_sessions} sessions of backtest lead one to expect, at all looks together."
     )
 
 

@@ -22,6 +22,7 @@ from odin_core.secrets import HIDDEN
 
 MIGRATIONS: Final = Path(__file__).with_name("migrations")
 BUSY_SECONDS: Final = 30.0  # that a writer waits for another one
+CONNECT_SECONDS: Final = 10  # that a server may take to answer, unless its address says otherwise (connect_timeout)
 QUEUE: Final = 0x0D1_0D2  # the advisory lock that writers of a PostgreSQL queue at
 DAMAGE: Final = ("malformed", "not a database", "no such table", "no such column")
 
@@ -82,6 +83,7 @@ class RegistryDatabase:
         Raises RegistryUnavailable, RegistryDamaged."""
         with self._in_our_words(), self._writers.begin() as connection:
             if not self._is_file:
+                connection.exec_driver_sql(f"set local lock_timeout = '{BUSY_SECONDS:g}s'")
                 connection.exec_driver_sql(f"select pg_advisory_xact_lock({QUEUE})")
             yield connection
 
@@ -191,7 +193,8 @@ def _engine(path: Path) -> Engine:
 
 def _server(address: str) -> RegistryDatabase:
     url = _parsed(address)
-    engine = create_engine(url, pool_pre_ping=True)
+    waits = {} if "connect_timeout" in url.query else {"connect_timeout": CONNECT_SECONDS}
+    engine = create_engine(url, pool_pre_ping=True, connect_args=waits)
     where = f"PostgreSQL on {url.host or url.query.get('host', 'the local server')}, database {url.database}"
     return RegistryDatabase(engine, where, str(url.password) if url.password else None)
 

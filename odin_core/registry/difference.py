@@ -37,7 +37,8 @@ class NoBackup(OdinError):
 
 @dataclass(frozen=True)
 class Difference:
-    """`parts`: kind → unchanged, changed, added or removed. `settings` and `metrics`: name → [before, after]."""
+    """`parts`: kind → unchanged, changed, added or removed. `settings` and `metrics`: name → [before, after].
+    Settings and features are compared where there is a champion before and after."""
 
     promotion: "Promotion"
     operator: str
@@ -87,8 +88,9 @@ def difference_of(promotion: "Promotion", operator: str) -> Difference:
     registry, before = promotion.life.registry, promotion.before
     old = _readable(registry, before.version if before else None)
     new = promotion.bundle or (registry.bundle(promotion.version) if promotion.version else None)
-    was, will = (_settings(bundle) for bundle in (old, new))
-    names = [set(bundle.part("model")["features"]) if bundle else set() for bundle in (old, new)]
+    both = [old, new] if old and new else []  # beside nothing, all there is would be a difference
+    was, will = [_settings(bundle) for bundle in both] or [{}, {}]
+    names = [set(bundle.part("model")["features"]) for bundle in both] or [set(), set()]
     numbers = [bundle.facts.get("metrics", {}) if bundle else {} for bundle in (old, new)]
     return Difference(
         promotion,

@@ -60,10 +60,11 @@ def follow(life: "Life", at: datetime) -> list[Deployment]:
     registry = life.registry
     pointer = registry.pointer()
     head = life.head
-    if pointer.generation != life.generation:
-        moves = [_rewound(life, pointer, head)] if pointer.revision else []
-    else:
-        since = pointer.followed or date.min
+    same = pointer.generation == life.generation
+    if not same and pointer.revision:
+        moves = [_rewound(life, pointer, head)]
+    else:  # where nothing was ever logged, there is nothing to go back from, whichever generation it is
+        since = pointer.followed if same and pointer.followed else date.min
         sessions = [s for s in life.lake.sessions(HISTORY_TABLE) if s > since and life.committed(s) is not None]
         moves = [move for session in sessions for move in _moves(life, session)]
         if not sessions:

@@ -4,19 +4,14 @@ Two backfills, the second going on in the middle of a week where the first ended
 which nobody can set; in the quick run a `sitecustomize` of its process makes that 2 s, in the slow one nothing is
 changed."""
 
-import os
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import date
 from typing import Any, NamedTuple
 
 import drivers
 import pytest
-import requests
 from drivers import CALENDAR, FIRST, LAST
+from servedhomes import Dagit, started, until
 
 from odin_assets.instance import open_instance
 from odin_core.home import Home, open_home
@@ -24,12 +19,6 @@ from odin_core.lifecycle.digest import Digest
 from odin_core.monitoring.failures import failures
 
 CUT = date(2023, 1, 18)  # a Wednesday
-EAGER = """
-import sys
-if "dagster._daemon" in sys.orig_argv:
-    from dagster._daemon import controller
-    controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 2
-"""
 LAUNCH = """mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) {
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 STATUS = "query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
@@ -38,42 +27,6 @@ TARGET = """query($id: String!, $key: AssetKeyInput!) { partitionBackfillOrError
     partitionsTargetedForAssetKey(assetKey: $key) { partitionKeys ranges { start end } } } } }"""
 RUNS = """query($id: String!) { runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
   ... on Runs { results { status assetSelection { path } } } } }"""
-READY = """{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } }
-  instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } } }"""
-
-
-class Dagit(NamedTuple):
-    port: int
-    home: Home
-
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = requests.post(
-            f"http://127.0.0.1:{self.port}/graphql", json={"query": query, "variables": variables}, timeout=60
-        ).json()
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
-
-    def is_ready(self) -> bool:
-        """The graph is loaded and every daemon that this instance needs has reported."""
-        try:
-            answer = self.ask(READY)
-        except requests.ConnectionError:
-            return False
-        daemons = answer["instance"]["daemonHealth"]["allDaemonStatuses"]
-        loaded = answer["repositoriesOrError"].get("nodes")
-        return bool(loaded) and all(d["healthy"] for d in daemons if d["required"])
-
-    def backfill(self, first: date, last: date) -> "Backfill":
-        """Every partitioned asset of the market, weekly ones included, for a range of sessions; waits for the end."""
-        parameters = {
-            "partitionNames": [str(s) for s in drivers.sessions(first, last)],
-            "assetSelection": [{"path": [drivers.MARKET, name]} for name in ASSETS],
-        }
-        launched = self.ask(LAUNCH, p=parameters)["launchPartitionBackfill"]
-        assert "backfillId" in launched, launched
-        backfill = Backfill(self, launched["backfillId"])
-        assert until(lambda: backfill.status() != "REQUESTED", 400), "the daemon makes no progress"
-        return backfill
 
 
 class Backfill(NamedTuple):
@@ -96,21 +49,6 @@ class Backfill(NamedTuple):
 ASSETS = (*drivers.SESSION_ASSETS, *drivers.WEEKLY_ASSETS)
 
 
-def until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Story(NamedTuple):
     """What happened: both backfills, and what was seen right after the first."""
 
@@ -125,33 +63,34 @@ class Story(NamedTuple):
 @pytest.fixture(scope="module", params=["eager daemon", pytest.param("daemon as it is", marks=pytest.mark.slow)])
 def story(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     folder = tmp_path_factory.mktemp("dagit")
-    (folder / "site").mkdir()
-    if request.param == "eager daemon":
-        (folder / "site" / "sitecustomize.py").write_text(EAGER)
     home, reference = open_home(folder / "home"), open_home(folder / "reference")
     drivers.made(home)
-    dagit = Dagit(free_port(), home)
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [*drivers.odin("dev", home), "--port", str(dagit.port)],
-            env=os.environ | {"PYTHONPATH": str(folder / "site")}, stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            drivers.in_python(reference)  # while Dagit starts
-            drivers.share_market(reference, home)
-            assert until(dagit.is_ready, 120), (folder / "log").read_text()
-            yield told(dagit, reference)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+    with started(home, folder, eager=request.param == "eager daemon") as (dagit, said):
+        drivers.in_python(reference)  # while Dagit starts
+        drivers.share_market(reference, home)
+        assert until(dagit.is_ready, 120), said.read_text()
+        yield told(dagit, reference)
+
+
+def backfill(dagit: Dagit, first: date, last: date) -> Backfill:
+    """Every partitioned asset of the market, weekly ones included, for a range of sessions; waits for the end."""
+    parameters = {
+        "partitionNames": [str(s) for s in drivers.sessions(first, last)],
+        "assetSelection": [{"path": [drivers.MARKET, name]} for name in ASSETS],
+    }
+    launched = dagit.ask(LAUNCH, p=parameters)["launchPartitionBackfill"]
+    assert "backfillId" in launched, launched
+    asked = Backfill(dagit, launched["backfillId"])
+    assert until(lambda: asked.status() != "REQUESTED", 400), "the daemon makes no progress"
+    return asked
 
 
 def told(dagit: Dagit, reference: Home) -> Story:
-    first = dagit.backfill(FIRST, CUT)
+    first = backfill(dagit, FIRST, CUT)
     digest = drivers.digest(dagit.home)
     with open_instance(dagit.home) as instance:
         week = drivers.shown(instance, "registry_pointer", str(CALENDAR.week_of(CUT)))
-    second = dagit.backfill(CALENDAR.next(CUT), LAST)
+    second = backfill(dagit, CALENDAR.next(CUT), LAST)
     return Story(dagit, reference, first, second, digest, week)
 
 

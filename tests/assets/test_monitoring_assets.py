@@ -1,6 +1,7 @@
 """Drift, performance and robustness as Dagster runs: what they show, what they store, and whom they alert."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,18 @@ import dagster as dg
 import polars as pl
 import polars.testing
 import pytest
+from dagster._core.utils import make_new_run_id
 from drivers import resources
 from grownhomes import FIRST, HEAD, copied, resource
 from smalllives import CLIMBED, CLIMBING, begin, plain_edge, quick, rough, run_to
 
+from odin_assets.assets.monitoring import facts_now
 from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
 from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.life import Life
+from odin_core.market.data import MarketData
 from odin_core.monitoring.alerts import alerts
 from odin_core.monitoring.performance import performance_of
 
@@ -75,6 +79,8 @@ def test_the_evening_summary_of_each_session_is_stored_plotted_and_follows_from_
         assert shown(instance, "drift_report", session)["status"] == "no_champion"
     assert "alerts" in shown(instance, "performance_report", HEAD)
     assert "alerts" not in shown(instance, "performance_report", FIRST), "old sessions alert nobody"
+    assert shown(instance, "performance_report", HEAD)["picture"].startswith("![performance](data:image/png;base64,")
+    assert "picture" not in shown(instance, "performance_report", FIRST), "only the newest is drawn"
     assert (life.reports / f"performance-{HEAD}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -99,6 +105,41 @@ def test_the_watch_judges_what_no_session_would_tell(home: Home, instance: dg.Da
     (stale,) = [a for a in alerts(home) if a.rule == "stale_data"]
     assert stale.value is not None
     assert stale.value > 100, "the grown life ends in January 2023"
+
+
+def test_the_watch_counts_the_runs_of_its_own_market(home: Home, instance: dg.DagsterInstance):
+    """`nse_options` is another market than `nse`, and a run of a selection of assets has no job of its own."""
+    own = frozenset({dg.AssetKey(["demo", "executions"])})
+    jobs = {"nse_evening": None, "deliver_alerts": None, "demo_session": None, "__ASSET_JOB": own, "demo_retrain": None}
+    for job, chosen in jobs.items():
+        run = dg.DagsterRun(job_name=job, run_id=make_new_run_id(), asset_selection=chosen)
+        instance.add_run(run)
+        instance.report_run_failed(run, "out of memory")
+    life, at = life_of(home), datetime.now(UTC)
+    data = MarketData.of(home, "demo", life.config)
+    facts = facts_now(instance, life, data, at)
+    ended_before = instance.get_runs_count(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
+    assert (facts.failed_runs, facts.runs, facts.last_error) == (3, 3 + ended_before, "demo_retrain")
+    after = facts_now(instance, life, data, at + timedelta(days=2))
+    assert (after.failed_runs, after.runs) == (0, 0)
+
+
+def test_the_watch_goes_on_beyond_the_end_of_the_calendar(home: Home, instance: dg.DagsterInstance):
+    life = life_of(home)
+    data = MarketData.of(home, "demo", life.config)
+    late = datetime.combine(data.calendar.last + timedelta(days=30), time(), UTC)
+    facts = facts_now(instance, life, data, late)
+    assert facts.sessions_behind == len(data.calendar.sessions(HEAD)) - 1
+
+
+def test_a_life_without_a_model_has_no_drift_page_yet_and_its_saturdays_fail_no_run(tmp_path: Path):
+    life, data = begin(tmp_path / "home", quick("live=true"))
+    run_to(life, data, FIRST)
+    with open_instance(life.home) as instance:
+        assert materialise(["drift_page"], instance, life.home).success
+        assert "no model was trained yet" in shown(instance, "drift_page")["status"]
+        asked = {"ops": {"demo__drift_page": {"config": {"version": "nosuch"}}}}
+        assert not materialise(["drift_page"], instance, life.home, **asked).success
 
 
 def test_a_market_without_a_life_is_told_so(tmp_path: Path):

@@ -1,6 +1,5 @@
 """Real ticks of the sensors, on instances that hold what runs of the graph left there."""
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -8,24 +7,22 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.utils import make_new_run_id
-from grownhomes import HEAD, copied, resource
+from grownhomes import HEAD, copied
 from smalllives import NOW, quick
+from ticking import execute, keys, materialised, tick, told
 
-from odin_assets.build import build_definitions
 from odin_assets.instance import open_instance
 from odin_assets.sensors import PAGE
 from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.summary import summarise
-from odin_core.monitoring.alerts import alerts, raise_alert
-from odin_core.monitoring.failures import failures, record_failure
+from odin_core.monitoring.alerts import alerts
 from odin_core.policies.joint import JointPolicy, version_of
 from odin_core.registry.bundle import bundle_of
 from odin_core.registry.history import plan_promotion
 
-DEFINITIONS = build_definitions(["demo"])
 PHASES = "demo_phase_transitions"
+CALLS = "demo_drift_and_drawdown"
 
 
 @pytest.fixture
@@ -39,15 +36,6 @@ def instance(home: Home) -> Iterator[dg.DagsterInstance]:
         yield opened
 
 
-def tick(name: str, instance: dg.DagsterInstance, home: Home, cursor: str | None) -> Any:
-    """One evaluation as the daemon makes it: requests or a reason, and the cursor for the next one."""
-    repository = DEFINITIONS.get_repository_def()
-    context = dg.build_sensor_context(
-        instance=instance, cursor=cursor, repository_def=repository, resources=resource(home), sensor_name=name
-    )
-    return repository.get_sensor_def(name).evaluate_tick(context)
-
-
 def ticks(instance: dg.DagsterInstance, home: Home) -> list[Any]:
     """Ticks until one finds nothing new."""
     done, cursor = [], None
@@ -55,30 +43,6 @@ def ticks(instance: dg.DagsterInstance, home: Home) -> list[Any]:
         cursor = done[-1].cursor if done else None
         done.append(tick(PHASES, instance, home, cursor))
     return done
-
-
-def keys(ticked: list[Any]) -> list[str]:
-    return [request.run_key for one in ticked for request in one.run_requests]
-
-
-def told(ticked: list[Any]) -> list[str]:
-    """The keys without the mark of the reason at their end."""
-    return [key.rpartition(":")[0] for key in keys(ticked)]
-
-
-def execute(request: Any, instance: dg.DagsterInstance, home: Home) -> dg.ExecuteInProcessResult:
-    job = DEFINITIONS.resolve_job_def(request.job_name)
-    return job.execute_in_process(
-        instance=instance, run_config=request.run_config, resources=resource(home), raise_on_error=False
-    )
-
-
-def materialised(instance: dg.DagsterInstance, session: int, before: int, after: int, **facts: Any) -> None:
-    """What the loop tells Dagster of one session."""
-    metadata = {"did": "ran", "life": "abc", "phase": after, "phase_before": before, "reason": "why", "live": False}
-    partition = date.fromordinal(date(2023, 1, 2).toordinal() + session).isoformat()
-    key = dg.AssetKey(["demo", "phase_state"])
-    instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition, metadata=metadata | facts))
 
 
 def test_each_transition_of_a_run_is_asked_for_once_and_the_next_tick_repeats_nothing(
@@ -126,6 +90,17 @@ def test_a_transition_that_a_killed_run_made_is_asked_for_when_the_next_run_repo
         assert told([tick(PHASES, instance, Home(Path("unused")), None)]) == ["announce:abc:2023-01-02:0-1"]
 
 
+def test_a_session_that_a_person_reports_by_hand_in_dagit_is_passed_over():
+    with dg.DagsterInstance.ephemeral() as instance:
+        for facts in ({}, {"phase": 2}, {"retrain_because": "drift: x", "live": True}):
+            event = dg.AssetMaterialization(["demo", "phase_state"], partition="2023-01-02", metadata=facts)
+            instance.report_runless_asset_event(event)
+        materialised(instance, 1, 1, 2, live=True, retrain_because="drift: y")
+        for sensor, jobs in ((PHASES, ["demo_announce", "demo_retrain"]), (CALLS, ["demo_retrain", "demo_drift_page"])):
+            ticked = tick(sensor, instance, Home(Path("unused")), None)
+            assert [request.job_name for request in ticked.run_requests] == jobs
+
+
 def test_only_a_live_life_is_asked_to_retrain():
     with dg.DagsterInstance.ephemeral() as instance:
         materialised(instance, 0, 0, 1)
@@ -142,6 +117,10 @@ def test_the_requested_runs_note_and_announce_the_transition_and_retrain_once(ho
     life = lives.current(home, "demo")
     assert life is not None
     (noted,) = life.notes("phase_transition")
+    assert [a.rule for a in alerts(home)] == ["phase_change"]
+    (home.root / "alerts.jsonl").unlink()
+    assert execute(announce, instance, home).success
+    assert [a.rule for a in alerts(home)] == ["phase_change"], "told although a kill left it noted"
     assert (noted["before"], noted["after"]) == (0, 1)
     assert f":{noted['session']}:0-1:" in announce.run_key
     (trained,) = life.notes("retrain")
@@ -151,32 +130,6 @@ def test_the_requested_runs_note_and_announce_the_transition_and_retrain_once(ho
     (observed,) = instance.fetch_observations(key, limit=5).records
     assert observed.asset_observation is not None
     assert observed.asset_observation.partition == noted["session"]
-
-
-def test_a_failed_run_is_recorded_once_with_what_the_step_said(home: Home, instance: dg.DagsterInstance):
-    cursor = tick("failed_runs", instance, home, None).cursor
-    config = {"ops": {"demo_retrain_live": {"config": {"life": "nosuchlife", "why": "a test"}}}}
-    run = execute(dg.RunRequest(job_name="demo_retrain", run_config=config), instance, home)
-    assert not run.success
-    after = [tick("failed_runs", instance, home, at).cursor for at in (cursor, cursor)][-1]
-    (failure,) = failures(home)
-    assert (failure["run_id"], failure["job"]) == (run.run_id, "demo_retrain")
-    assert failure["error"].startswith("demo_retrain_live: no life")
-    assert "nosuchlife" in failure["error"]
-    assert tick("failed_runs", instance, home, after).skip_message
-
-
-def test_a_line_cut_short_by_a_kill_costs_no_other_failure(tmp_path: Path):
-    home = open_home(tmp_path / "home")
-    assert record_failure(home, at=NOW, run_id="a", job="j", error="first")
-    whole = json.dumps(failures(home)[0])
-    (home.root / "failures.jsonl").write_text(whole + "\n" + whole[:20])
-    assert record_failure(home, at=NOW, run_id="b", job="j", error="second")
-    assert not record_failure(home, at=NOW, run_id="b", job="j", error="second")
-    assert [entry["error"] for entry in failures(home)] == ["first", "second"]
-
-
-CALLS = "demo_drift_and_drawdown"
 
 
 def test_drift_in_a_live_life_asks_for_one_retrain_and_the_page_that_says_what_moved():
@@ -322,78 +275,3 @@ def test_an_overdue_retrain_of_a_live_life_is_asked_for_once_per_head(home: Home
     assert keys(asked) == [f"retrain:{life.id}:{HEAD}:overdue"] * 2
     assert execute(asked[0].run_requests[0], instance, home).success
     assert "are allowed" in tick("demo_retrain_overdue", instance, home, None).skip_message
-
-
-def test_alerts_are_delivered_when_they_are_due_and_a_channel_that_is_down_causes_no_storm(
-    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-):
-    assert "no channel is set" in tick("alerts_to_deliver", instance, home, None).skip_message
-    monkeypatch.setenv("ODIN_SLACK_WEBHOOK", "http://127.0.0.1:9/refused")
-    assert tick("alerts_to_deliver", instance, home, None).skip_message == "nothing is due"
-    raise_alert(home, at=datetime.now(UTC), market="demo", rule="drift", text="volume_z moved")
-    (request,) = tick("alerts_to_deliver", instance, home, None).run_requests
-    assert execute(dg.RunRequest(job_name="deliver_alerts", run_key=request.run_key), instance, home).success
-    assert tick("alerts_to_deliver", instance, home, None).skip_message == "nothing is due", "the next attempt is later"
-
-
-def test_a_delivery_that_waits_for_its_turn_is_not_asked_for_again(
-    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("ODIN_SLACK_WEBHOOK", "http://127.0.0.1:9/refused")
-    raise_alert(home, at=datetime.now(UTC), market="demo", rule="drift", text="volume_z moved")
-    waiting = instance.create_run_for_job(
-        DEFINITIONS.resolve_job_def("deliver_alerts"), status=dg.DagsterRunStatus.STARTING
-    )
-    assert tick("alerts_to_deliver", instance, home, None).skip_message == "a delivery is under way"
-    instance.report_run_canceled(waiting)
-    assert len(tick("alerts_to_deliver", instance, home, None).run_requests) == 1
-
-
-def failed(instance: dg.DagsterInstance, job: str, why: str, **about: Any) -> dg.DagsterRun:
-    """A run that failed before its first step."""
-    run = dg.DagsterRun(job_name=job, run_id=make_new_run_id(), status=dg.DagsterRunStatus.STARTED, **about)
-    instance.add_run(run)
-    instance.report_run_failed(run, why)
-    return run
-
-
-@pytest.mark.parametrize(
-    ("job", "selection", "market"),
-    [
-        ("nse_options_evening", (), "nse_options"),
-        ("nse_evening", (), "nse"),
-        ("__ASSET_JOB", ("demo", "executions"), "demo"),
-        ("deliver_alerts", (), "odin"),
-    ],
-)
-def test_a_failed_run_is_told_of_its_own_market(
-    home: Home, instance: dg.DagsterInstance, job: str, selection: tuple[str, ...], market: str
-):
-    cursor = tick("failed_runs", instance, home, None).cursor
-    chosen = {"asset_selection": frozenset({dg.AssetKey(list(selection))})} if selection else {}
-    failed(instance, job, "out of memory", **chosen)
-    tick("failed_runs", instance, home, cursor)
-    assert [(a.rule, a.market) for a in alerts(home)] == [("failed_run", market)]
-
-
-def test_what_is_told_of_a_failed_run_holds_no_secret(
-    home: Home, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-):
-    secret = {"ODIN_REGISTRY_URL": "postgresql://me:p%40ssword@host/x", "KITE_ACCESS_TOKEN": "token-of-the-day"}
-    cursor = tick("failed_runs", instance, home, None).cursor
-    for name, value in secret.items():
-        monkeypatch.setenv(name, value)
-    failed(instance, "demo_session", "could not connect as p@ssword (p%40ssword) with token-of-the-day")
-    tick("failed_runs", instance, home, cursor)
-    (alert,), (failure,) = alerts(home), failures(home)
-    for text in (alert.text, failure["error"]):
-        assert "could not connect as [secret] ([secret]) with [secret]" in text
-
-
-def test_a_failure_that_a_kill_left_recorded_and_untold_is_told(home: Home, instance: dg.DagsterInstance):
-    cursor = tick("failed_runs", instance, home, None).cursor
-    run = failed(instance, "demo_session", "out of memory")
-    record_failure(home, at=NOW, run_id=run.run_id, job=run.job_name, error="out of memory")
-    for _ in range(2):
-        tick("failed_runs", instance, home, cursor)
-    assert len(alerts(home)) == len(failures(home)) == 1

@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
 import polars as pl
 import pytest
-from test_gate import DAYS, FOLDS, GOOD, criterion, sessions
+from test_gate import DAYS, FOLDS, GOOD, criterion, noise, sessions
 
 from odin_core.evaluation.evidence import Criterion, Evidence, GateConfig, Ranking, Verdict
 from odin_core.evaluation.gate import deflated, judge, open_questions
 from odin_core.evaluation.gate_report import report_json
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.lifecycle.learning import gate_config
 
 RANKING = Ranking(hit_rate=0.6, random_hit_rate=0.4, precision=0.7, base_rate=0.5, f1=0.55, calibration_error=0.03,
                   brier=0.2)  # fmt: skip
@@ -137,6 +140,56 @@ def test_the_best_of_200_random_strategies_is_refused():
     assert promoted["as the gate is"] == 0
     assert promoted["lenient"] <= 1
     assert promoted["lenient, not told of the search"] > 8, "the search did not overfit, so nothing is shown"
+
+
+CONTEXTS, TRADED, OWN = 50, 20, 3.0  # contexts and trades a session; a decision's own noise beside a session's of 1
+
+
+def looks_until_promoted(effect: float, rng: np.random.Generator, config: GateConfig) -> float:
+    """A life whose decisions are worth `effect` standard deviations a session more than random and the rules, with its
+    confidence as it truly is: the first weekly look at which it is promoted."""
+    strength = np.sort(np.abs(rng.standard_normal((120, CONTEXTS))), axis=1)[:, ::-1]
+    expected = effect / strength[:, :TRADED].mean() * strength
+    shared = np.sqrt(1 - OWN**2 / TRADED)
+    rewards = expected + shared * noise(rng)[:, None] + OWN * rng.standard_normal((120, CONTEXTS))
+    confidence = NORMAL(expected / np.hypot(shared, OWN))
+    candidate, fair = rewards[:, :TRADED].mean(axis=1), expected[:, :TRADED].mean(axis=1)
+    frame = sessions(candidate, random=candidate - fair - noise(rng), rules=candidate - fair - noise(rng))
+    for look in range(15, 121, 5):
+        ranked = _ranking_of(rewards[:look] > 0, confidence[:look])
+        if asked(config, sessions=frame[:look], ranking=ranked, trials=look // 5 + 1).outcome == "promoted":
+            return look
+    return np.inf
+
+
+def _ranking_of(won: np.ndarray, confidence: np.ndarray) -> Ranking:
+    place = (confidence * 10).astype(int).ravel()
+    gap = np.bincount(place, won.ravel() - confidence.ravel(), 10)
+    error = float(np.abs(gap).sum()) / won.size
+    return Ranking(hit_rate=won[:, :TRADED].mean(), random_hit_rate=0.5, precision=won[:, :5].mean(),
+                   base_rate=won.mean(), f1=0.5, calibration_error=error, brier=0.25)  # fmt: skip
+
+
+NORMAL = np.vectorize(NormalDist().cdf)
+THE_FOLDS_OWN = gate_config(LifeConfig(), ceiling=0.1)
+
+
+@pytest.mark.parametrize(
+    ("deflated_sharpe", "median"), [(0.5, (30, 50)), (0.95, (35, 55))], ids=["simulation", "money"]
+)
+def test_a_truly_better_candidate_passes_with_all_criteria_asked(deflated_sharpe: float, median: tuple[int, int]):
+    rng = np.random.default_rng(20230102)
+    config = replace(THE_FOLDS_OWN, min_deflated_sharpe=deflated_sharpe)
+    found = [looks_until_promoted(0.6, rng, config) for _ in range(40)]
+    assert np.mean(np.array(found) <= 120) >= 0.92
+    assert median[0] <= np.median(found) <= median[1]
+
+
+def test_with_all_criteria_asked_nothing_passes_that_is_as_good_as_random():
+    """40 lives of 22 looks; at an error of 0.025, 5 or more would happen once in 250 such tests."""
+    rng = np.random.default_rng(20230102)
+    found = [looks_until_promoted(0.0, rng, THE_FOLDS_OWN) for _ in range(40)]
+    assert np.sum(np.array(found) <= 120) < 5
 
 
 def test_the_report_as_json_says_all_of_it_without_nan():

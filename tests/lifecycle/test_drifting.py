@@ -10,12 +10,12 @@ import pytest
 from loopstates import in_phase
 from numpy.typing import NDArray
 
-from odin_core.lifecycle import drifting
+from odin_core.lifecycle import drifting, fold
 from odin_core.lifecycle.config import LifeConfig, with_settings
 from odin_core.lifecycle.learning import drift_rows
 from odin_core.lifecycle.phases import outlook
-from odin_core.lifecycle.state import LoopState
-from odin_core.monitoring.reference import fit_reference
+from odin_core.lifecycle.state import Day, LoopState
+from odin_core.monitoring.reference import fit_reference, to_json
 from odin_core.policies.actions import ACTIONS, FLAT, FloatArray
 from odin_core.training.window import SessionContexts
 
@@ -144,6 +144,26 @@ def test_without_anything_to_compare_nothing_is_measured_and_the_alarms_stay(fie
     watch = drifting.watch(replace(state_at(TRAINED, 10_000), drift_alarms=3, **fields), CONFIG)
     assert (watch.table, watch.facts, watch.call) == (None, {}, None)
     assert watch.state.drift_alarms == 3
+
+
+@pytest.mark.parametrize("event", ["by_person", "promoted"])
+@pytest.mark.parametrize("known", [True, False], ids=["with reference", "made before drift was watched"])
+def test_a_champion_from_outside_starts_without_alarms_and_is_watched_where_it_has_a_reference(known: bool, event: str):
+    state = replace(state_at(TRAINED + 30, TRAINED), drift_alarms=7, trials=3)
+    reference = to_json(state.references["joint-0"]) if known else None
+    model = Model()
+    model.trained_through = FIRST  # pyright: ignore[reportAttributeAccessIssue]
+    promotion = {"event": event, "version": "joint-1", "model": model, "reference": reference, "why": "a test"}
+    tomorrow = FIRST + timedelta(days=TRAINED + 31)
+    day = Day(session=state.session, opens=None, minutes=375, next_session=tomorrow, ends_week=False,  # pyright: ignore
+              bars=pl.DataFrame(), features=pl.DataFrame(), promotions=(promotion,))  # fmt: skip
+    tables: dict[str, pl.DataFrame] = {}
+    after = fold._take_up_promotions(state, day, tables)
+    assert (after.champion, after.champion_since, after.drift_alarms) == ("joint-1", tomorrow, 0)
+    assert (after.hypothesis, after.trials) == (state.hypothesis + 1, 3 + (event == "promoted"))
+    assert ("joint-1" in after.references) is known
+    assert (drifting.watch(after, CONFIG).table is not None) is known
+    assert tables["registry_history"]["champion_before"].to_list() == ["joint-0"]
 
 
 def test_what_is_measured_does_not_depend_on_sessions_after_it():

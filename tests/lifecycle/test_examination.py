@@ -9,13 +9,16 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from scipy.stats import spearmanr
 from smalllives import begin, climbed, quick, run_to
 
 from odin_core.commands.common import plain
 from odin_core.commands.evaluate import NoChampion, champion_of, evaluate
 from odin_core.errors import OdinError
+from odin_core.evaluation.information import FEWEST_SYMBOLS
 from odin_core.evaluation.metrics import max_drawdown
 from odin_core.evaluation.sensitivity import seed_spread
+from odin_core.labels import labels_at
 from odin_core.lifecycle import examination_page
 from odin_core.lifecycle.examination import BY_SESSION, Examination, NothingToExamine, examine, market_facts
 from odin_core.lifecycle.examination_findings import DEFAULT, ExaminationConfig, findings
@@ -27,7 +30,7 @@ CONFIG = ExaminationConfig(seeds=3, window_sessions=2, min_sessions=5, later_bar
 FOOTINGS = ["as_it_was", "costs_1.5x", "costs_2x", "later_1", "later_15", "gap_down", "gap_up", "crash", "squeeze",
             "drought", "outage"]  # fmt: skip
 FINDINGS = ["out_of_sample", "costs_1.5x", "costs_2x", "later_1", "shock_loss", "drought", "outage", "stress_windows",
-            "seeds", "parameters", "feature_families", "direction_head"]  # fmt: skip
+            "honest_ic", "seeds", "parameters", "feature_families", "direction_head"]  # fmt: skip
 
 
 class Found:
@@ -157,6 +160,26 @@ def test_stress_windows_are_of_the_market_and_the_numbers_of_the_model():
     mine = of(AS_IT_WAS.name).filter(pl.col("session").is_between(worst["first"], worst["last"]))["reward"].drop_nulls()
     assert worst["mean"] == pytest.approx(mine.mean())
     assert worst["drawdown"] == pytest.approx(max_drawdown(mine.to_numpy(), compounded=False))
+
+
+def test_the_rank_correlation_by_horizon_is_that_of_scores_and_labels():
+    life, data = climbed()
+    mine, model = found(), life.registry.model(champion_of(life))
+    table = mine.tables["horizons"]
+    assert table["horizon"].to_list() == [1, 3, 5]
+    sessions = [s for s in life.commits() if s > mine.trained_through]
+    labels = pl.concat([labels_at(data, s) for s in sessions]).filter(label="return_3_sessions")
+    correlations = []
+    for choice in choices(life, data, model, sessions):
+        told = choice.contexts.select("symbol", "decided_at", score=choice.proposals.score).join(
+            labels, on=["symbol", "decided_at"]
+        )
+        known = told.drop_nulls("value")
+        if known.height >= FEWEST_SYMBOLS:
+            correlations.append(spearmanr(known["score"], known["value"]).statistic)
+    row = table.row(1, named=True)
+    assert row["sessions"] == len(correlations) > 3
+    assert row["ic"] == pytest.approx(np.mean(correlations))
 
 
 def test_the_market_s_return_is_from_close_to_close():

@@ -1,5 +1,6 @@
 """A live life's retrain outside its week: the fold's own trial, the same gate, and a promotion after the head."""
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import date
@@ -132,20 +133,23 @@ def test_the_promotion_is_replayed_when_the_sessions_are_computed_again(live: Sm
     assert life_digest(again.life) == before
 
 
-def test_asked_again_for_the_same_reason_at_the_same_head_it_does_nothing(live: Small, passes_all: None):
+def test_asked_again_at_the_same_head_for_whatever_reason_it_does_nothing(live: Small, passes_all: None):
+    """Drift, a phase and a person may call on one evening; all of them would learn from the same sessions."""
     first = retrain_live(*live, why="a test", clock=clock)
-    assert retrain_live(*live.again(), why="a test", clock=clock) == f"done before at {FRIDAY}: {first}"
+    for why in ("a test", "another"):
+        assert (
+            retrain_live(*live.again(), why=why, clock=clock) == f"done before at {FRIDAY}, because of a test: {first}"
+        )
     assert len(live.life.notes("retrain")) == len(live.promotions()) == 1
 
 
-@pytest.mark.parametrize("kill", ["before its note", "and another reason came up"])
-def test_one_model_is_promoted_once(live: Small, passes_all: None, kill: str):
+@pytest.mark.parametrize("why", ["a test", "another"])
+def test_a_retrain_that_was_killed_before_its_note_is_promoted_once(live: Small, passes_all: None, why: str):
     retrain_live(*live, why="a test", clock=clock)
-    if kill == "before its note":
-        ledger = live.life.folder / "ledger.jsonl"
-        ledger.write_text("".join(line for line in ledger.open() if '"event": "retrain"' not in line))
-    retrain_live(*live.again(), why="a test" if kill == "before its note" else "another", clock=clock)
-    assert len(live.promotions()) == 1
+    ledger = live.life.folder / "ledger.jsonl"
+    ledger.write_text("".join(line for line in ledger.open() if '"event": "retrain"' not in line))
+    retrain_live(*live.again(), why=why, clock=clock)
+    assert len(live.promotions()) == len(live.life.notes("retrain")) == 1
 
 
 def test_the_next_head_is_another_occasion(live: Small):
@@ -153,3 +157,17 @@ def test_the_next_head_is_another_occasion(live: Small):
     run_to(*live, HEAD)
     retrain_live(*live, why="a test", clock=clock)
     assert [note["head"] for note in live.life.notes("retrain")] == [str(FRIDAY), str(HEAD)]
+
+
+def test_every_candidate_of_such_a_retrain_is_a_trial_and_the_same_model_again_is_none(live: Small):
+    def told(head: date) -> int:
+        (page,) = live.life.reports.glob(f"retrain-{head}-*.json")
+        return json.loads(page.read_text())["facts"]["trials"]
+
+    counted = []
+    for head in (FRIDAY, date(2023, 1, 16), HEAD):
+        run_to(*live, head)
+        retrain_live(*live, why="a test", clock=clock)
+        counted.append(told(head))
+    known = live.life.read("phase_state", FRIDAY)["trials"][0]
+    assert counted == [known, known + 1, known + 2]

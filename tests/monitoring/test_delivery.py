@@ -131,7 +131,40 @@ def test_a_message_that_is_refused_lets_the_next_one_pass_but_one_out_of_reach_d
     clock.at += timedelta(minutes=2)
     receiver.fail(reset)
     tell(home, "number 3", START + timedelta(seconds=3))
-    assert [line["outcome"] for line in deliver(home, [Webhook(receiver.address)], clock.now).lines] == ["failed"]
+    before = len(receiver.requests)
+    down = deliver(home, [Webhook(receiver.address)], clock.now)
+    assert len(receiver.requests) == before + 1, "the second one was not tried"
+    assert [line["outcome"] for line in down.lines] == ["failed", "failed"]
+    assert due(home, [Webhook(receiver.address)], clock.now()) == 0, "and it waits too"
+
+
+@pytest.mark.parametrize("count", [1, MOST * 2])
+def test_a_channel_that_is_down_for_a_day_is_tried_as_often_for_many_alerts_as_for_one(home, clock, count: int):
+    """Somebody asks every minute whether there is anything to do, and starts a process each time that there is."""
+    for i in range(count):
+        tell(home, f"number {i}", START + timedelta(seconds=i))
+    using, runs = [Webhook(f"http://127.0.0.1:{dead_port()}/x/{SECRET}")], 0
+    clock.at = START + timedelta(minutes=1)
+    while clock.at < START + timedelta(days=1):
+        if due(home, using, clock.now()):
+            deliver(home, using, clock.now)
+            runs += 1
+        clock.at += timedelta(minutes=1)
+    assert runs == 12
+    clock.at = START + timedelta(days=2)
+    deliver(home, using, clock.now)
+    assert undelivered(home, using, clock.now()) == 0, "given up"
+
+
+def test_when_the_channel_is_back_everything_that_waited_arrives(home, receiver, clock):
+    for i in range(5):
+        tell(home, f"number {i}", START + timedelta(seconds=i))
+    receiver.fail(reset)
+    using = [Webhook(receiver.address)]
+    assert deliver(home, using, clock.now).failed == 5
+    clock.at += timedelta(minutes=1)
+    assert deliver(home, using, clock.now).sent == 5
+    assert [text[-8:] for text in receiver.texts[1:]] == [f"number {i}" for i in range(5)]
 
 
 def test_a_busy_webhook_is_left_alone_as_long_as_it_asks(home, receiver, clock):

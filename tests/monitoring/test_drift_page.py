@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from subprocess import run
 
@@ -38,12 +39,12 @@ def tables(life):
 def test_the_markdown_says_what_drifted_and_why(life):
     first, *_, last = life.values()
     text = drift_markdown(last)
-    assert text.startswith("**Drift**: drift in ")
+    assert text.startswith("**Drift in moved: index ")
     assert "| **moved** |" in text
     assert "| **broken** |" in text
     assert "| quiet |" in text
     assert "missing, 0% in the reference" in text
-    assert drift_markdown(first).startswith("No drift: ")
+    assert drift_markdown(first).startswith("No drift; furthest is ")
     assert "**moved**" not in drift_markdown(first)
     assert "2 more subjects" in drift_markdown(last, most=1)
 
@@ -100,6 +101,27 @@ def test_evidently_writes_one_page_that_loads_nothing(tmp_path):
     assert 'src="http' not in page
     assert "stylesheet" not in page
     assert then.height > SAMPLE
+
+
+def test_what_odin_finds_stands_above_what_evidently_says(life, tmp_path):
+    frame = pl.DataFrame({"still": np.random.default_rng(1).standard_normal(100)})
+    first, *_, last = life.values()
+    pages = [drift_page(frame, frame, tmp_path / "drift.html", scores=s).read_text() for s in (first, last)]
+    bodies = [page[page.index("<body") :] for page in pages]
+    assert "No drift; furthest is quiet" in bodies[0][:600]
+    assert "Drift in moved: index" in bodies[1][:600]
+    assert "what halts entries" in bodies[1][:1200]
+
+
+def test_a_subject_without_a_limit_is_named_as_such(life):
+    scores = next(iter(life.values()))
+    free = scores.table.with_columns(
+        limit=pl.when(pl.col("subject") == "quiet").then(None).otherwise("limit"),
+        score=pl.when(pl.col("subject") == "quiet").then(None).otherwise("score"),
+    )
+    text = drift_markdown(replace(scores, table=free), most=2)
+    assert "1 more subjects, none nearer to its limit." in text
+    assert text.rstrip().endswith("only faults alarm: quiet.")
 
 
 def test_frames_without_a_common_column_are_refused(tmp_path):

@@ -1,9 +1,10 @@
 """`odin registry`: the difference before it happens, the files that a decision leaves, and the way back."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
-from shutil import copytree
+from shutil import copytree, which
 
 import pytest
 from odincommand import odin
@@ -54,6 +55,17 @@ def test_a_dry_run_shows_what_would_change_and_changes_nothing(home: Home, life:
     assert not home.registry_changes.exists()
 
 
+def test_where_nobody_is_in_charge_before_or_after_only_parts_and_numbers_are_shown(home: Home, life: Life, other: str):
+    away = odin("registry", "rollback", "--dry-run", home=home).out
+    for part in ("→ none", "model: removed", "features removed: none", "settings: none to compare", "beats_random"):
+        assert part in away
+    assert "guardrails" not in away
+    odin("registry", "rollback", home=home)
+    back = odin("registry", "promote", other, "--dry-run", "--json", home=home).json
+    assert (back["parts"]["model"], back["settings"], back["features_added"]) == ("added", {}, [])
+    assert all(before is None for before, _ in back["metrics"].values())
+
+
 def test_a_promotion_leaves_the_state_before_and_a_patch(home: Home, life: Life, other: str):
     champion = life.registry.pointer().version
     done = odin("registry", "promote", other, "--json", home=home).json
@@ -70,6 +82,22 @@ def test_a_promotion_leaves_the_state_before_and_a_patch(home: Home, life: Life,
     listed = odin("registry", "list", "--json", home=home).json
     assert listed["pending"] == {"version": other, "effective": "2023-02-10", "why": "by a person"}
     assert f"from 2023-02-10 on: {other}" in odin("registry", "list", home=home).out
+
+
+@pytest.mark.skipif(which("patch") is None, reason="needs the program patch")
+def test_the_patch_makes_the_state_after_out_of_the_state_before(home: Home, life: Life, other: str, tmp_path: Path):
+    """Both as JSON with two blanks and sorted names, without the parts' own texts, which only a backup holds."""
+    done = odin("registry", "promote", other, "--json", home=home).json
+    after = odin("registry", "rollback", "--json", home=home).json["backup"]  # it begins with the state after the first
+    states = [json.loads(Path(path).read_text()) for path in (done["backup"], after)]
+    for state in states:
+        del state["format"], state["texts"]
+    text = [json.dumps(state, indent=2, sort_keys=True) + "\n" for state in states]
+    (tmp_path / "state.json").write_text(text[0])
+    subprocess.run(["patch", tmp_path / "state.json", done["patch"]], check=True, capture_output=True)
+    assert (tmp_path / "state.json").read_text() == text[1]
+    subprocess.run(["patch", "-R", tmp_path / "state.json", done["patch"]], check=True, capture_output=True)
+    assert (tmp_path / "state.json").read_text() == text[0]
 
 
 def test_one_command_rolls_back(home: Home, life: Life, other: str):
@@ -150,3 +178,35 @@ def test_mlflow_without_its_client_is_a_warning_and_no_failure(
     said = odin("registry", "promote", other, "--json", home=home)
     assert said.json["applied"]
     assert said.err.startswith("warning: not logged to MLflow: its client is not installed")
+
+
+def test_a_decision_that_would_change_nothing_is_refused(home: Home, life: Life, other: str):
+    champion = life.registry.pointer().version
+    for more in ((), ("--dry-run",)):
+        said = odin("registry", "promote", champion, *more, home=home).mistake
+        assert f"{champion} is in charge from" in said
+        assert "nothing would change" in said
+    odin("registry", "promote", other, home=home)
+    assert "nothing would change" in odin("registry", "promote", other, home=home).mistake
+    assert odin("registry", "rollback", "--json", home=home).json["to"] == champion, "a second promotion hid the first"
+
+
+def test_the_same_version_may_be_promoted_for_an_earlier_session(home: Home, other: str):
+    late = odin("registry", "promote", other, "--effective", "2023-02-15", "--json", home=home).json
+    soon = odin("registry", "promote", other, "--json", home=home).json
+    assert (late["effective"], soon["effective"], soon["applied"]) == ("2023-02-15", "2023-02-10", True)
+
+
+def test_models_that_are_gone_with_their_database_are_told_of(home: Home, life: Life):
+    count = len(life.registry.versions())
+    for file in home.root.glob("registry.db*"):
+        file.unlink()
+    verified = odin("registry", "verify", home=home)
+    assert verified.status == 1
+    assert f"{count} of {count} models of life {life.id} are not in the registry (" in verified.out
+    assert "backup of the home" in verified.out
+
+
+def test_a_backup_that_is_not_there_is_refused(home: Home, tmp_path: Path):
+    assert "does not exist" in odin("registry", "restore", tmp_path / "none.json", home=home).mistake
+    assert "is a directory" in odin("registry", "restore", tmp_path, home=home).mistake

@@ -1,5 +1,6 @@
 """The registry's database: made whole, brought up to date, refused when newer or damaged; no password in any text."""
 
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -139,6 +140,24 @@ def test_no_text_holds_the_password(tmp_path: Path):
         open_registry(home)
     assert "tiger7" not in str(refusal.value) + repr(home) + str(refusal.value.__cause__)
     assert refusal.value.__suppress_context__
+
+
+def test_a_server_that_never_answers_is_waited_for_for_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Sensors ask every half minute; one that hung would hold up those of every market."""
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"postgresql://me:tiger7@127.0.0.1:{silent.getsockname()[1]}/odin"
+        with pytest.raises(RegistryUnavailable, match="timeout"):
+            open_registry(open_home(tmp_path / "home", registry_url=address))
+
+
+def test_a_writer_that_another_one_keeps_waiting_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = open_registry(open_home(tmp_path / "home", registry_url=marketdatabases.new_server_database()))
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    with opened.writing(), pytest.raises(RegistryUnavailable, match="lock timeout"), opened.writing():
+        raise AssertionError("two writers at once")
+    with opened.writing():
+        """The queue is free again."""
 
 
 def test_a_life_runs_on_postgresql_too(tmp_path: Path):

@@ -8,6 +8,7 @@ from shutil import copytree
 
 import marketdatabases
 import pytest
+from odincommand import odin
 from registrydamage import change_row
 from smalllives import CLIMBED, NOW, begin, climbed, run_to
 
@@ -173,6 +174,28 @@ def test_in_a_home_of_an_earlier_version_a_rollback_comes_back_to_its_champion(o
     plan_promotion(life, history(life)["version"][0], None, "I like it").apply(NOW, "me")
     assert [e.event for e in life.registry.log()] == ["promoted", "by_person"]
     assert plan_rollback(life, None, "no").version == champion.version
+
+
+def test_a_home_of_an_earlier_version_that_was_rewound_there_keeps_its_champion(old: tuple[Life, MarketData]):
+    life, _ = old
+    plan_rewind(life, date(2023, 2, 1)).apply()
+    again = lives.load(life.home, life.id)
+    assert again.generation == 2
+    champion = champion_as_of(again, date(2023, 2, 1))
+    assert champion is not None
+    follow(again, NOW)
+    assert brief(again.registry.log()) == brief(climbed()[0].registry.log())
+    assert again.registry.pointer().version == champion.version
+    assert follow(again, NOW) == []
+
+
+def test_the_log_of_an_earlier_versions_home_is_shown_before_it_runs_on(old: tuple[Life, MarketData]):
+    life, _ = old
+    lives.use(life.home, life)
+    shown = odin("registry", "log", "--json", home=life.home).json["deployments"]
+    assert [(e["event"], e["to_version"]) for e in shown] == [
+        (e.event, e.to_version) for e in climbed()[0].registry.log()
+    ] != []  # fmt: skip
 
 
 def test_promotions_of_an_earlier_version_are_taken_over_once_and_replayed(old: tuple[Life, MarketData]):

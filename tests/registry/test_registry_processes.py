@@ -1,5 +1,6 @@
 """Many processes at one registry, on SQLite and on PostgreSQL: one consistent history, and never half a state."""
 
+import signal
 import subprocess
 from collections import Counter
 from datetime import date
@@ -15,6 +16,8 @@ from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.life import Life
 from odin_core.policies.joint import JointPolicy, version_of
 from odin_core.registry.bundle import bundle_of
+from odin_core.registry.difference import read_backup
+from odin_core.registry.history import plan_promotion
 
 PROCESSES, EACH = 8, 5
 
@@ -59,6 +62,24 @@ def test_eight_processes_promoting_at_once_leave_one_consistent_history(life: Li
         assert [e.why for e in log if e.operator == version] == [f"{version} {n}" for n in range(EACH)]
     pointer = life.registry.pointer()
     assert (pointer.version, pointer.revision) == (log[-1].to_version, PROCESSES * EACH)
+    assert life.registry.verify() == []
+
+
+@pytest.mark.parametrize("moment", ["between its line and the pointer", "before its commit", "before its patch"])
+def test_a_promotion_that_is_killed_has_happened_whole_or_not_at_all_and_blocks_nobody(life: Life, moment: str):
+    old, new = with_models(life, 2)
+    plan_promotion(life, old, registryworkers.EFFECTIVE, "the first").apply(NOW, "me")
+    (process,) = registryworkers.started("die", life, [[new, moment]])
+    process.communicate("go\n", timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    happened = moment == "before its patch"
+    pointer, bundle = life.registry.in_charge()
+    assert bundle is not None
+    assert (pointer.revision, bundle.version) == ((2, new) if happened else (1, old))
+    assert life.registry.verify() == []
+    again = plan_promotion(life, new, registryworkers.EFFECTIVE, "again").apply(NOW, "me")
+    assert [entry.to_version for entry in life.registry.log()] == [old, new, *([new] if happened else [])]
+    assert read_backup(life, again.backup)[0] == (new if happened else old)
     assert life.registry.verify() == []
 
 
