@@ -30,9 +30,11 @@ def redacted(text: str, secrets: Mapping[str, str], names: Iterable[str]) -> str
 
 
 def _passwords(address: str) -> tuple[str, ...]:
-    """The password in an address, as it stands there and decoded; nothing where there is none."""
+    """The password in an address, as it stands there and decoded; nothing where there is none, or where it is only the
+    user's name again: `odin:odin@localhost` would blank out every command in a text."""
     try:
-        password = urlsplit(address).password
+        parts = urlsplit(address)
+        user, password = parts.username, parts.password
     except ValueError:
         return ()
-    return (password, unquote(password)) if password else ()
+    return (password, unquote(password)) if password and password != user else ()

@@ -26,6 +26,8 @@ def test_of_an_address_the_password_is_taken_out_too_as_it_stands_and_decoded():
     secrets = {"URL": "postgresql://me:p%40ssword@host/db", "PLAIN": "http://[half", "NO_PASSWORD": "https://host/path"}
     text = "p@ssword or p%40ssword of postgresql://me:p%40ssword@host/db, on host"
     assert redacted(text, secrets, secrets) == "[secret] or [secret] of [secret], on host"
+    local = {"URL": "postgresql://odin:odin@localhost/odin"}
+    assert redacted("run `odin bootstrap` again", local, local) == "run `odin bootstrap` again"
 
 
 def test_the_template_names_every_secret_that_somebody_asks_for():

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from odin_assets.resources import OdinHome, users_mistakes
 from odin_assets.versions import code_version
-from odin_core.lake import write_parquet
 
 if TYPE_CHECKING:
     from odin_core.leaks import Verdict
@@ -61,7 +60,8 @@ def leak_assets(market: str) -> list[dg.AssetsDefinition]:
     )
     def leak_wall(context: dg.AssetExecutionContext, config: Wall, odin: OdinHome) -> dg.MaterializeResult:
         """Six checks over every feature of the sets and three over every label, on the market's newest sessions."""
-        from odin_core.leaks import joint_learner, to_frame
+        from odin_core.leaks import joint_learner
+        from odin_core.leaks.kept import keep_wall
         from odin_core.leaks.wall import wall_around_features, wall_around_labels
         from odin_core.lifecycle.config import LearnerConfig
 
@@ -76,8 +76,7 @@ def leak_assets(market: str) -> list[dg.AssetsDefinition]:
                 verdicts, left_out = verdicts + wall.verdicts, left_out + wall.left_out
                 context.log.info(f"{market}: {name} looked at")
             of_labels = wall_around_labels(data, last)
-            path = odin.open().reports / f"leak_wall_{market}.parquet"
-            write_parquet(to_frame([*verdicts, *of_labels]), path)
+            path = keep_wall(odin.open(), market, [*verdicts, *of_labels])
         told = [_told(name, [v for v in verdicts if v.check == name]) for name in OVER_FEATURES]
         told += [_told(name, [v for v in of_labels if f"labels_{v.check}" == name]) for name in OVER_LABELS]
         facts = {"last_session": str(last), "verdicts": len(verdicts) + len(of_labels), "needs_more_sessions": left_out}

@@ -126,12 +126,13 @@ def drift_facts(life: "Life | None", session: date) -> dict[str, Any]:
     state = life.read("phase_state", session).row(0, named=True)
     if "drift_report" not in commit.tables:
         return {"status": "no_champion" if state["champion"] is None else "not_measured", "life": life.id}
-    from odin_core.monitoring.drift_page import drift_table
+    from odin_core.monitoring.drift_page import MOST_SUBJECTS, drift_table
 
     table = life.read("drift_report", session)
     drifted = table.filter("alarm")["subject"].to_list()
+    summary = dg.MetadataValue.md(drift_table(table, most=MOST_SUBJECTS))
     shown = {"status": "measured", "life": life.id, "champion": state["champion"] or "none", "drifted": drifted,
-             "alarms_in_a_row": state["drift_alarms"], "summary": dg.MetadataValue.md(drift_table(table))}  # fmt: skip
+             "alarms_in_a_row": state["drift_alarms"], "summary": summary}  # fmt: skip
     return shown | ({"score": state["drift_score"]} if state["drift_score"] is not None else {})
 
 

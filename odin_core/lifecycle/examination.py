@@ -131,7 +131,8 @@ def examine(
     progress: Progress | None = None,
 ) -> Examination:
     """Examine a stored model of a life on all finished sessions after its training. Same life and configuration, same
-    answer; nothing is written but labels that the lake lacks. `progress(done, total, at)` is called between steps. About 25 ms per session and footing, and
+    answer; nothing is written but labels that the lake lacks. `progress(done, total, at)` is called between steps.
+    About 25 ms per session and footing, and
     0.3 s per seed, parameter and family of features.
 
     Raises NothingToExamine with too few sessions after the training, NoSuchModel, ModelCorrupt."""

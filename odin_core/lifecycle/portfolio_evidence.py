@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 
 from odin_core.evaluation.evidence import Criterion
+from odin_core.leaks.kept import kept_wall
 from odin_core.lifecycle.examination import NothingToExamine, examine
 from odin_core.lifecycle.life import Life
 from odin_core.market.data import MarketData
@@ -56,9 +57,8 @@ def _robustness(life: Life, data: MarketData, version: str | None) -> tuple[Crit
 
 
 def _leak_wall(life: Life) -> tuple[Criterion, ...]:
-    path = life.home.reports / f"leak_wall_{life.market}.parquet"
-    verdicts = pl.read_parquet(path) if path.is_file() else pl.DataFrame()
-    if verdicts.is_empty():
+    verdicts = kept_wall(life.home, life.market)
+    if verdicts is None or verdicts.is_empty():
         return ()
     failed = verdicts.filter(~pl.col("passed").fill_null(False))
     said = ", ".join(f"{c} of {s}" for c, s in failed.select("check", "subject").head(5).iter_rows()) or "none failed"

@@ -99,7 +99,7 @@ def _draw_band(axes: Any, band: Band) -> None:
                           label="expected by the backtest")  # fmt: skip
         axes.plot(band.sessions, band.expected, color="#5a9a5a", linewidth=0.8)
     axes.plot(band.sessions, band.live, color="#1f5fbf", label="live")
-    axes.set_ylabel("sum of session\nmean rewards")
+    axes.set_ylabel("sum of session\nmean rewards,\nunits of risk")
     axes.legend(loc="upper left", fontsize=8)
 
 

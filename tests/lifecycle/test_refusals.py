@@ -21,6 +21,7 @@ from odin_core.evaluation.evidence import Criterion, Evidence, GateConfig
 from odin_core.evaluation.gate import judge
 from odin_core.evaluation.sensitivity import seed_spread
 from odin_core.lake import write_parquet
+from odin_core.leaks.kept import VERSION, keep_wall, wall_file
 from odin_core.leaks.learning import joint_learner, sample_of_window, shuffled_labels
 from odin_core.leaks.verdict import to_frame
 from odin_core.lifecycle import learning, portfolio_evidence
@@ -154,22 +155,23 @@ def test_at_level_money_the_leak_wall_refuses_it_even_where_the_ceiling_does_not
     def findings():
         return {**portfolio_findings(life, data), "robustness": (sound,)}
 
-    path = life.home.reports / f"leak_wall_{life.market}.parquet"
     outcomes = {}
     for name, market in {"leak": Market(leak=0.9), "edge": Market(edge=0.5)}.items():
-        write_parquet(leak_wall_of(market), path)
+        keep_wall(life.home, life.market, leak_wall_of(market))
         found = weeks(market, config=money, ceiling=1.0, findings=findings)
         outcomes[name] = (found.outcomes[-1], found.failed()[-1])
     assert outcomes == {"leak": ("refused", {"leak_wall"}), "edge": ("promoted", set())}
 
 
-@pytest.mark.parametrize("wall", ["absent", "empty", "not known"])
+@pytest.mark.parametrize("wall", ["absent", "empty", "not known", "around other features"])
 def test_a_leak_wall_that_says_nothing_does_not_stand(tmp_path: Path, wall: str):
     life, data = begin(tmp_path / "home", quick("live=true"))
     frame = leak_wall_of(Market())
     frames = {"empty": frame.clear(), "not known": frame.with_columns(passed=pl.lit(None, pl.Boolean))}
     if wall in frames:
-        write_parquet(frames[wall], life.home.reports / f"leak_wall_{life.market}.parquet")
+        keep_wall(life.home, life.market, frames[wall])
+    elif wall == "around other features":
+        write_parquet(frame, wall_file(life.home, life.market), {VERSION: "another"})
     found = portfolio_findings(life, data)
     assert found["robustness"] == ()
     assert not all(c.passed for c in found["leak_wall"]) or found["leak_wall"] == ()
@@ -314,12 +316,12 @@ def test_a_live_retrain_at_level_money_examines_the_lineage_and_asks_the_leak_wa
     life = lives.load(home, at_money[0].id)
     data = MarketData(home.lake(at_money[1].lake.root.name), at_money[1].profile)
     if wall is not None:
-        write_parquet(leak_wall_of(Market(leak=wall)), home.reports / f"leak_wall_{life.market}.parquet")
+        keep_wall(home, life.market, leak_wall_of(Market(leak=wall)))
     said = retrain_live(life, data, why="the gate asks", clock=clock)
     assert outcome in said
     (page,) = life.reports.glob("retrain-*.json")
     criteria = {c["name"]: c for c in json.loads(page.read_text())["criteria"]}
     assert criteria["robustness"]["passed"]
-    assert f"of 12 about {examined_version(life)}, 19 sessions: all met" in criteria["robustness"]["explanation"]
+    assert f"of 13 about {examined_version(life)}, 19 sessions: all met" in criteria["robustness"]["explanation"]
     assert criteria["deflated_sharpe"]["threshold"] == 0.95
     assert len(life.registry.log(source="outside")) == (outcome == "promoted")
