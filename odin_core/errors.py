@@ -26,6 +26,8 @@ def in_order(first: date | None, last: date | None) -> None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """' — did you mean a, b? (known: …)', for the end of a message about an unknown name."""
     choices = sorted(known)
+    if not choices:
+        return "there is none yet"
     close = difflib.get_close_matches(name, choices, n=3)
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return f"{hint}known: {', '.join(choices[:20])}{' …' if len(choices) > 20 else ''}"

@@ -111,15 +111,18 @@ class Trial(NamedTuple):
     def facts(self, seed: int) -> dict[str, Any]:
         """What the registry keeps beside the model."""
         assert self.judged is not None
-        known = {name: value for name, value in self.judged.verdict.facts.items() if value is not None}
+        verdict = self.judged.verdict
+        asked = {c.name: c.value for c in verdict.criteria if c.value is not None}
+        besides = {name: value for name, value in verdict.facts.items() if isinstance(value, float)}
+        if "deflated_sharpe" in asked:
+            besides.pop("deflated_sharpe_ratio", None)
         return {
             "dataset": self.dataset,
             "contexts": self.contexts,
             "seeds": [seed],
             "trials": self.judged.evidence.trials,
             "outcome": self.outcome,
-            "metrics": {n: v for n, v in known.items() if isinstance(v, float)}
-            | {c.name: c.value for c in self.judged.verdict.criteria if c.value is not None},
+            "metrics": besides | asked,
         }
 
 

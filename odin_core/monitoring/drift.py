@@ -30,9 +30,11 @@ def population_stability_index(reference: npt.ArrayLike, current: npt.ArrayLike)
 
     Counts or shares, shapes (…, bins) that broadcast; the answer has shape (…), a float for one pair. Each side is
     divided by its sum and then floored at FLOOR. NaN where a side has no rows. Symmetric, never negative, 0 for equal
-    shares. Source: Siddiqi 2006; the sum of both Kullback-Leibler divergences (Jeffreys). Oracle: ORACLES, 0.04456085.
-    """
+    shares. Source: Siddiqi 2006; the sum of both Kullback-Leibler divergences (Jeffreys). 0.04456085 for .4, .3, .3
+    against .35, .25, .4. Raises ValueError for another number of bins."""
     p, q = _shares(reference), _shares(current)
+    if p.shape[-1] != q.shape[-1]:
+        raise ValueError(f"{p.shape[-1]} bins of the reference and {q.shape[-1]} now: both sides need the same bins")
     return _plain(((q - p) * np.log(q / p)).sum(axis=-1))
 
 
