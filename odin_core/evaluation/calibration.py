@@ -5,7 +5,6 @@ dropped before anything else, and without rows an answer is NaN. Outcomes of one
 take each row's session where they are given it. Probabilities are made from scores in `calibrators`, ranking is judged
 in `information`, the decision record lies in `odin_core.replay`."""
 
-import io
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from odin_core.evaluation.calibrators import logistic, logistic_line
+from odin_core.pictures import png
 
 FloatArray = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -298,9 +298,7 @@ def reliability_diagram(table: pl.DataFrame, title: str = "") -> bytes:
     low, high = table["low"].to_numpy(), table["high"].to_numpy()
     bottom.bar(low, table["rows"].to_numpy(), width=np.maximum(high - low, 1e-3), align="edge", color="#9db8dd")
     bottom.set(xlabel="forecast probability", ylabel="rows")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _scores(part: pl.DataFrame, probability: str, outcome: str, session: str, bins: int) -> dict[str, float | int]:

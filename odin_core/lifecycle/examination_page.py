@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import polars as pl
 
 from odin_core.lifecycle.examination import Examination
 from odin_core.lifecycle.refilling import AS_IT_WAS
+from odin_core.pictures import png
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -169,7 +169,7 @@ def footings_picture(found: Examination) -> bytes:
     axes.set_yticks(place, table["footing"].to_list())
     axes.set_xlabel("mean reward, units of risk")
     axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-    return _png(figure)
+    return png(figure)
 
 
 def sessions_picture(found: Examination) -> bytes:
@@ -186,7 +186,7 @@ def sessions_picture(found: Examination) -> bytes:
     axes.set_ylabel("mean reward by session,\ncumulated, units of risk")
     axes.legend(fontsize=8, loc="upper left", title="red: the market's worst windows", title_fontsize=8)
     figure.autofmt_xdate()
-    return _png(figure)
+    return png(figure)
 
 
 def _figure(width: float, height: float) -> "Figure":
@@ -196,9 +196,3 @@ def _figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -4,7 +4,6 @@ What comes in: frames of rows, `DriftScores`, or the stored tables of many sessi
 Nothing is computed here that decides anything."""
 
 import html
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import polars as pl
 
 from odin_core.lake import write_text
 from odin_core.monitoring.reference import DriftScores
+from odin_core.pictures import png
 
 SAMPLE = 5_000  # rows; Evidently takes 14 s for 100,000 × 60
 PICTURE_BYTES = 50_000
@@ -121,22 +121,7 @@ def drift_picture(tables: pl.DataFrame) -> bytes:
     said = "population stability index, last sessions against training, as share of its limit"
     axes.set_title(f"{said}\n* has no limit: index over ten" if free else said, fontsize=9)
     figure.colorbar(image, ax=axes, fraction=0.03)
-    return _png(figure)
-
-
-def _png(figure: Any) -> bytes:
-    """The figure in 64 colours, as large as fits into PICTURE_BYTES."""
-    from PIL import Image
-
-    small = io.BytesIO()
-    for dpi in (80, 65, 50, 35):
-        drawn = io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
-        small = io.BytesIO()
-        Image.open(drawn).convert("RGB").quantize(64).save(small, format="png", optimize=True)
-        if small.tell() <= PICTURE_BYTES:
-            break
-    return small.getvalue()
+    return png(figure, PICTURE_BYTES)
 
 
 def _grid(tables: pl.DataFrame) -> tuple[list[str], list[Any], np.ndarray, np.ndarray]:

@@ -1,7 +1,6 @@
 """The evening summary of a session, for people: a page of Markdown and one picture. All numbers come from
 `performance`; nothing is computed here."""
 
-import io
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import polars as pl
 
 from odin_core.monitoring.expectation import Band
 from odin_core.monitoring.performance import KINDS, PERFORMANCE, Details
+from odin_core.pictures import png
 
 MOST_BYTES = 50_000  # of the picture, which Dagit holds in its event log
 SHOWN = 10  # anomalies
@@ -58,18 +58,10 @@ def evening_summary(row: pl.DataFrame, details: Details) -> str:
 
 def picture(details: Details) -> bytes:
     """A PNG of at most 50 kB: equity and drawdown of the trailing window, and live rewards in the expected band."""
-    for dpi in (70, 50, 35):
-        drawn = _draw(details, dpi)
-        if len(drawn) <= MOST_BYTES:
-            return drawn
-    raise AssertionError(f"a picture of {len(drawn)} bytes at 40 dots per inch")
-
-
-def _draw(details: Details, dpi: int) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), dpi=dpi, layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     FigureCanvasAgg(figure)
     equity, drawdown, band = figure.subplots(3, 1, height_ratios=(2, 1, 2))
     sessions = details.returns["session"].to_list()
@@ -83,9 +75,7 @@ def _draw(details: Details, dpi: int) -> bytes:
     drawdown.fill_between(sessions, details.returns["drawdown"] * 100, color="#b00020", alpha=0.4, linewidth=0)
     drawdown.set_ylabel("drawdown, %")
     _draw_band(band, details.band)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure, MOST_BYTES)
 
 
 def _draw_band(axes: Any, band: Band) -> None:

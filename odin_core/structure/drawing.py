@@ -2,7 +2,6 @@
 
 What is drawn is of `table`; nothing is computed here."""
 
-import io
 from datetime import date
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -11,6 +10,7 @@ import polars as pl
 
 from odin_core.features.series import FloatArray, IntArray
 from odin_core.market.reference.actions import as_of, former_names
+from odin_core.pictures import png
 from odin_core.structure.density import LOOK_BACK
 from odin_core.structure.heatmap import bin_edges
 from odin_core.structure.regimes import DIRECTIONS, VOLATILITIES
@@ -64,9 +64,7 @@ def structure_picture(data: "MarketData", symbol: str, session: date, dpi: int =
     for axes in (price, *below):
         axes.set_xticks(starts[chosen], ticks, fontsize=8)
         axes.tick_params(labelbottom=axes is below[-1])
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _shown(data: "MarketData", symbol: str, session: date) -> _Shown:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from odin_core import pictures
 from odin_core.evaluation.tearsheet.records import FRICTION, FloatArray
 from odin_core.evaluation.tearsheet.sheet import TearSheet
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST_PNG: Final = 50_000  # bytes: Dagster keeps pictures in its event log
-RESOLUTIONS: Final = (90, 72, 56, 40)
-COLOURS: Final = 96  # of a PNG
 MARGINS: Final = (0.85, 0.15, 0.12, 0.48)  # inches: left, right, top, bottom
 MOST_POINTS: Final = 1_200  # of a line; a longer life is drawn by every k-th session
 PHASES: Final = ("#f1f1f1", "#dbe9f6", "#d8f0d8", "#fff2cc")
@@ -168,18 +167,8 @@ def svg(sheet: TearSheet, name: str) -> str:
 
 
 def png(sheet: TearSheet, name: str) -> bytes:
-    """A picture as a PNG of at most LARGEST_PNG bytes, at the finest of RESOLUTIONS that allows it."""
-    drawn = (_png(sheet, name, dpi) for dpi in RESOLUTIONS)
-    return next((image for image in drawn if len(image) <= LARGEST_PNG), b"")
-
-
-def _png(sheet: TearSheet, name: str, dpi: int) -> bytes:
-    from PIL import Image
-
-    drawn, small = io.BytesIO(), io.BytesIO()
-    _figure(sheet, name, dpi).savefig(drawn, format="png", metadata={"Software": None})
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(small, format="png", optimize=True)
-    return small.getvalue()
+    """A picture as a PNG of at most LARGEST_PNG bytes, as fine as that allows."""
+    return pictures.png(_figure(sheet, name, 72), LARGEST_PNG)
 
 
 def _figure(sheet: TearSheet, name: str, dpi: int) -> "Figure":

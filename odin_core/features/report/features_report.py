@@ -1,6 +1,5 @@
 """The report of a set of features: how complete, how distributed, what is odd, as Markdown, page and picture."""
 
-import io
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -26,10 +25,11 @@ from odin_core.features.report.page import number, page, percent, prose, table
 from odin_core.features.report.sample import day_of
 from odin_core.features.series import FloatArray, IntArray
 from odin_core.market.quality.report import LARGEST_PICTURE
+from odin_core.pictures import png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure, SubFigure
+    from matplotlib.figure import SubFigure
 
     from odin_core.market.data import MarketData
 
@@ -37,7 +37,6 @@ POOREST: Final = 30  # features in the picture's heat map
 FANS: Final = 6  # distributions in the picture, those that moved most
 MOVED: Final = 8  # lines of the Markdown's table
 MOSTLY: Final = 0.5  # share of values on a bound that is worth a line; with all of them it is a flag
-COLOURS: Final = 128  # of the picture
 NOTES: Final = 8  # lines of the Markdown
 NAMED: Final = 6  # features that a line names; the others are counted
 MOST_COLUMNS: Final = 120  # of a heat map; more sessions are averaged
@@ -235,7 +234,7 @@ def _drawn(report: Report, dpi: int) -> bytes:
             _fan(panel, m, chosen[n])
         else:
             panel.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def _fan(panel: "Axes", m: Distributions, column: int) -> None:
@@ -251,13 +250,3 @@ def _fan(panel: "Axes", m: Distributions, column: int) -> None:
 def _on_bound(m: Distributions, column: int) -> str:
     """The share on a bound, of what has a bound that values can lie on."""
     return percent(m.bound_share[column]) if np.isfinite(m.features[column].definition.bounds).any() else "–"
-
-
-def _png(figure: "Figure") -> bytes:
-    """The figure in few colours, which makes it three times smaller."""
-    from PIL import Image
-
-    drawn, buffer = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(COLOURS).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()

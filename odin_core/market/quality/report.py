@@ -4,7 +4,6 @@ The findings are those of the table `data_quality`; here they are only counted, 
 
 import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +20,7 @@ from odin_core.market.calendar import SessionCalendar
 from odin_core.market.profile import MarketProfile
 from odin_core.market.quality.assessing import FINDINGS, WHOLE, assess_sessions, bar_tables, blocking
 from odin_core.market.quality.measures import session_grid
+from odin_core.pictures import png
 
 MEANINGS = {
     "duplicate": "bars of one symbol share their time: import the file again",
@@ -317,9 +317,7 @@ def _drawn(report: Report, dpi: int) -> bytes:
     for axes in (top, below):
         axes.set_xlim(-0.5, len(bottom) - 0.5)
         axes.set_xticks(ticks, [str(report.sessions[n]) for n in ticks], fontsize=7)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _grid(report: Report) -> tuple[list[str], npt.NDArray[np.float64]]:
