@@ -1,7 +1,6 @@
 """Real ticks of the sensors that tell people: of failed runs, and of alerts that a channel has not got."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,26 +8,13 @@ from typing import Any
 import dagster as dg
 import pytest
 from dagster._core.utils import make_new_run_id
-from grownhomes import copied
 from smalllives import NOW
 from ticking import DEFINITIONS, execute, tick
 
 from odin_assets import sensors
-from odin_assets.instance import open_instance
 from odin_core.home import Home, open_home
 from odin_core.monitoring.alerts import alerts, raise_alert
 from odin_core.monitoring.failures import failures, record_failure
-
-
-@pytest.fixture
-def home(grown: Path, tmp_path: Path) -> Home:
-    return copied(grown, tmp_path / "home")
-
-
-@pytest.fixture
-def instance(home: Home) -> Iterator[dg.DagsterInstance]:
-    with open_instance(home) as opened:
-        yield opened
 
 
 def test_a_failed_run_is_recorded_once_with_what_the_step_said(home: Home, instance: dg.DagsterInstance):

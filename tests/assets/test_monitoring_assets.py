@@ -1,6 +1,5 @@
 """Drift, performance and robustness as Dagster runs: what they show, what they store, and whom they alert."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,9 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import polars.testing
-import pytest
 from dagster._core.utils import make_new_run_id
 from drivers import resources
-from grownhomes import FIRST, HEAD, copied, resource
+from grownhomes import FIRST, HEAD, resource
 from smalllives import CLIMBED, CLIMBING, begin, plain_edge, quick, rough, run_to
 
 from odin_assets.assets.monitoring import facts_now
@@ -27,17 +25,6 @@ from odin_core.monitoring.performance import performance_of
 DEFINITIONS = build_definitions(["demo"])
 ASSETS = [asset for asset in DEFINITIONS.assets or [] if isinstance(asset, dg.AssetsDefinition)]
 RANGE = "dagster/asset_partition_range"
-
-
-@pytest.fixture
-def home(grown: Path, tmp_path: Path) -> Home:
-    return copied(grown, tmp_path / "home")
-
-
-@pytest.fixture
-def instance(home: Home) -> Iterator[dg.DagsterInstance]:
-    with open_instance(home) as opened:
-        yield opened
 
 
 def life_of(home: Home) -> Life:

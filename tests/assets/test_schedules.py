@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from grownhomes import HEAD, LIVE, NEXT, copied, resource
+from grownhomes import HEAD, LIVE, NEXT, resource
 from smalllives import clock
 
 from odin_assets.build import build_definitions
@@ -23,11 +23,6 @@ from odin_core.market.profile import load_profile
 DEFINITIONS = build_definitions(["demo", "nse"])
 CALENDAR = session_calendar(load_profile("demo"))
 AFTER = timedelta(minutes=30)
-
-
-@pytest.fixture
-def home(grown: Path, tmp_path: Path) -> Home:
-    return copied(grown, tmp_path / "home")
 
 
 def closed(session: date) -> datetime:

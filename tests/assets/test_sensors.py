@@ -1,17 +1,15 @@
 """Real ticks of the sensors, on instances that hold what runs of the graph left there."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
-from grownhomes import HEAD, copied
+from grownhomes import HEAD
 from smalllives import NOW, quick
 from ticking import execute, keys, materialised, tick, told
 
-from odin_assets.instance import open_instance
 from odin_assets.sensors import PAGE
 from odin_core.home import Home, open_home
 from odin_core.lifecycle import life as lives
@@ -23,17 +21,6 @@ from odin_core.registry.history import plan_promotion
 
 PHASES = "demo_phase_transitions"
 CALLS = "demo_drift_and_drawdown"
-
-
-@pytest.fixture
-def home(grown: Path, tmp_path: Path) -> Home:
-    return copied(grown, tmp_path / "home")
-
-
-@pytest.fixture
-def instance(home: Home) -> Iterator[dg.DagsterInstance]:
-    with open_instance(home) as opened:
-        yield opened
 
 
 def ticks(instance: dg.DagsterInstance, home: Home) -> list[Any]:
