@@ -18,9 +18,10 @@ import pytest
 from dagster._core.errors import DagsterExecutionInterruptedError
 from drivers import FIRST
 
-from odin_assets.assets import catalog, loop
+from odin_assets.assets import loop
 from odin_assets.instance import environment, open_instance
 from odin_core.home import Home, open_home
+from odin_core.lifecycle import report
 from odin_core.lifecycle.digest import Digest
 
 WEEK_END = date(2023, 1, 6)  # the first session that trains: it writes a model, a report and every table
@@ -244,7 +245,7 @@ def test_a_run_that_stopped_after_its_last_session_is_completed_by_the_same_comm
 
 def test_a_report_that_was_not_written_any_more_is_written_by_the_same_command(home: Home, monkeypatch):
     with environment(home):
-        stopped_at(monkeypatch, home, catalog, "write_report", 1)
+        stopped_at(monkeypatch, home, report, "write_report", 1)
         result = drivers.bootstrap(home, last=LAST)
         assert "nothing to do" in result["did"]
         assert str(LAST) in Path(result["report"]).read_text()
