@@ -107,7 +107,9 @@ def draw(counts: IntArray, sums: FloatArray, window: int, resamples: int, rng: n
     reference = blocks(rng, sessions, sessions, BLOCK, resamples)
     current = blocks(rng, sessions, window, BLOCK, resamples)
     flat = np.ascontiguousarray(counts.reshape(sessions, -1))
-    return Chance(*_drawn(flat, counts.shape[1], counts.shape[2], np.ascontiguousarray(sums), reference, current))
+    return Chance(
+        *_drawn(flat, counts.shape[1], counts.shape[2], np.ascontiguousarray(sums), reference, current, FLOOR)
+    )
 
 
 def blocks(rng: np.random.Generator, sessions: int, wanted: int, block: int, resamples: int) -> IntArray:
@@ -160,13 +162,13 @@ def slow_levels(subject: Persistence, window: int, resamples: int, rng: np.rando
     drawn = free / np.maximum(rng.chisquare(free), free / 20)
     size = np.sqrt(subject.level / (1 - taken) * drawn)
     inner = ndtri(np.arange(1, DECILES) / DECILES)
-    return _slow(steps, phi, size, subject.noise, subject.sessions, window, inner)
+    return _slow(steps, phi, size, subject.noise, subject.sessions, window, inner, FLOOR)
 
 
 @compiled
 def _slow(
     steps: FloatArray, phi: FloatArray, size: FloatArray, noise: FloatArray, sessions: IntArray, window: int,
-    inner: FloatArray,
+    inner: FloatArray, floor: float,
 ) -> FloatArray:  # fmt: skip
     resamples, k = phi.shape
     psi = np.zeros((resamples, k))
@@ -177,13 +179,13 @@ def _slow(
                 continue
             mean, variance = _path(steps[r, : n + 1], phi[r, j], size[r, j])
             now, spread = _path(steps[r, n + 1 : n + window + 2], phi[r, j], size[r, j])
-            wide, narrow = math.sqrt(variance + noise[j] + FLOOR), math.sqrt(spread + noise[j] + FLOOR)
+            wide, narrow = math.sqrt(variance + noise[j] + floor), math.sqrt(spread + noise[j] + floor)
             below = 0.0
             for b in range(len(inner) + 1):
                 upto = 1.0
                 if b < len(inner):
                     upto = 0.5 * math.erfc(-(mean + wide * inner[b] - now) / narrow / math.sqrt(2.0))
-                q = max(upto - below, FLOOR)
+                q = max(upto - below, floor)
                 p = 1.0 / (len(inner) + 1)
                 psi[r, j] += (q - p) * math.log(q / p)
                 below = upto
@@ -205,7 +207,7 @@ def _path(steps: FloatArray, phi: float, size: float) -> tuple[float, float]:
 
 @compiled
 def _drawn(
-    counts: IntArray, k: int, bins: int, sums: FloatArray, reference: IntArray, current: IntArray
+    counts: IntArray, k: int, bins: int, sums: FloatArray, reference: IntArray, current: IntArray, floor: float
 ) -> tuple[FloatArray, FloatArray]:
     resamples = len(reference)
     psi = np.zeros((resamples, k))
@@ -232,12 +234,12 @@ def _drawn(
                 qs[j] += sums[s, j]
         for j in range(k):
             part = slice(j * bins, (j + 1) * bins)
-            psi[r, j], shift[r, j] = _index(p[part], q[part], ps[j], qs[j])
+            psi[r, j], shift[r, j] = _index(p[part], q[part], ps[j], qs[j], floor)
     return psi, shift
 
 
 @compiled
-def _index(p: IntArray, q: IntArray, p_sum: float, q_sum: float) -> tuple[float, float]:
+def _index(p: IntArray, q: IntArray, p_sum: float, q_sum: float, floor: float) -> tuple[float, float]:
     n, m = p.sum(), q.sum()
     known_n, known_m = n - p[-1], m - q[-1]
     shift = q_sum / known_m - p_sum / known_n if known_n and known_m else np.nan
@@ -245,7 +247,7 @@ def _index(p: IntArray, q: IntArray, p_sum: float, q_sum: float) -> tuple[float,
     if n and m:
         for b in range(len(p)):
             if p[b] or q[b]:
-                share_p = max(p[b] / n, FLOOR)
-                share_q = max(q[b] / m, FLOOR)
+                share_p = max(p[b] / n, floor)
+                share_q = max(q[b] / m, floor)
                 psi += (share_q - share_p) * math.log(share_q / share_p)
     return psi, shift

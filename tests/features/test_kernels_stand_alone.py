@@ -15,7 +15,7 @@ from numba.core.dispatcher import Dispatcher
 
 import odin_core
 
-PACKAGES = ("features", "labels", "structure", "execution")
+PACKAGES = ("features", "labels", "structure", "execution", "evaluation", "monitoring")
 KNOWN = {("odin_core.execution.fills", "odin_core.execution.orders")}
 """Modules whose kernels read another's, as their docstrings say."""
 
