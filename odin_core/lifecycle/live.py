@@ -13,6 +13,7 @@ from typing import Any
 
 from odin_core.datasets.training import record_window
 from odin_core.errors import OdinError
+from odin_core.evaluation.gate import open_questions
 from odin_core.lake import write_text
 from odin_core.lifecycle.learning import Trial, try_candidate
 from odin_core.lifecycle.life import Life
@@ -48,7 +49,8 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
     """Train on everything up to the head of a live life, judge, promote what passes. Returns the outcome in words.
 
     The outcome is noted in the ledger; asked again at the same head, for whatever reason, nothing is done: the same
-    sessions give the same model. A run that was killed before its note comes to that model and promotes it once.
+    sessions give the same model. Only one that lacked findings (robustness, leak wall) is judged again. A run that was
+    killed before its note comes to that model and promotes it once.
     Raises NotLive, NothingToLearnFrom, HomeBusy."""
     if not life.config.live:
         raise NotLive(life)
@@ -57,7 +59,7 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         if head is None:
             raise NothingToLearnFrom(life)
         key: dict[str, Any] = {"head": str(head), "generation": life.generation}
-        before = [note for note in life.notes(NOTE) if key.items() <= note.items()]
+        before = [note for note in life.notes(NOTE) if key.items() <= note.items() and not note.get("lacked_findings")]
         if before:
             return f"done before at {head}, because of {before[-1]['why']}: {before[-1]['outcome']}"
         rules = loop_rules(life, data.profile)
@@ -68,7 +70,9 @@ def retrain_live(life: Life, data: MarketData, *, why: str, clock: Callable[[], 
         record_window(life, data, trial.manifest, trial.state.window, code_version())
         outcome = _take_up(life, head, trial, why, clock) if trial.judged else f"not trained: {trial.reason}"
         version = trial.judged.version if trial.judged else None
-        life.note(clock(), NOTE, **key, why=why, version=version, contexts=trial.contexts, outcome=outcome)
+        lacked = trial.judged is not None and open_questions(trial.judged.verdict)
+        life.note(clock(), NOTE, **key, why=why, version=version, contexts=trial.contexts, outcome=outcome,
+                  lacked_findings=lacked)  # fmt: skip
         return outcome
 
 

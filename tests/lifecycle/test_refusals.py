@@ -325,3 +325,7 @@ def test_a_live_retrain_at_level_money_examines_the_lineage_and_asks_the_leak_wa
     assert f"of 13 about {examined_version(life)}, 19 sessions: all met" in criteria["robustness"]["explanation"]
     assert criteria["deflated_sharpe"]["threshold"] == 0.95
     assert len(life.registry.log(source="outside")) == (outcome == "promoted")
+    keep_wall(home, life.market, leak_wall_of(Market(leak=0.0)))
+    again = retrain_live(life, data, why="the wall stands now", clock=clock)
+    assert again.startswith("done before") == (wall is not None), "only what lacked findings is judged again"
+    assert wall is not None or "promoted from session" in again
