@@ -14,7 +14,7 @@ from odin_assets.assets.reference import reference_assets
 from odin_assets.checks import market_checks
 from odin_assets.jobs import delivery_job, evening_job, market_jobs, report_job, research_job, session_job
 from odin_assets.resources import OdinHome, duckdb_in_memory
-from odin_assets.schedules import check_schedules, daily_schedule, drift_page_schedule, watch_schedule
+from odin_assets.schedules import check_schedules, daily_schedule, live_schedules
 from odin_assets.sensors import delivery_sensor, failed_runs, market_sensors
 
 
@@ -38,8 +38,7 @@ def market_definitions(market: str) -> dg.Definitions:
         asset_checks=market_checks(market),
         schedules=[
             daily_schedule(market),
-            watch_schedule(market),
-            drift_page_schedule(market),
+            *live_schedules(market),
             *check_schedules(market),
         ],
         sensors=market_sensors(market, {job.name: job for job in jobs}),

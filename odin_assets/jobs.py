@@ -15,8 +15,6 @@ from odin_assets.resources import OdinHome, around, now, users_mistakes
 
 LOOP_NAMES = tuple(OUTPUTS)
 UPSTREAM = ("price_history", "data_quality", "features")
-
-
 MONITORING = ("drift_report", "performance_report")
 
 
@@ -49,7 +47,7 @@ def market_jobs(market: str) -> list[Any]:
         selection=dg.AssetSelection.assets(dg.AssetKey([market, "drift_page"])),
         description="What the champion learned from beside what it meets now, feature by feature.",
     )
-    return [_announce(market), _retrain(market), _announce_deployment(market), page, watch_job(market)]
+    return [_announce(market), _retrain(market), _announce_deployment(market), page, _watch(market)]
 
 
 @lru_cache(maxsize=16)  # the schedule and the definitions must name the same object
@@ -222,8 +220,7 @@ def _announce_deployment(market: str) -> dg.JobDefinition:
     return announce_deployment_job
 
 
-@lru_cache(maxsize=16)
-def watch_job(market: str) -> dg.JobDefinition:
+def _watch(market: str) -> dg.JobDefinition:
     """Alert rules by the clock: they speak also when no session was run."""
 
     @dg.op(name=f"{market}_look_around")

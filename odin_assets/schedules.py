@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from odin_assets.jobs import checks_job, evening_job, evening_job_name, job_names, watch_job
+from odin_assets.jobs import checks_job, evening_job, evening_job_name, job_names
 from odin_assets.resources import OdinHome
 from odin_core.errors import OdinError
 from odin_core.lifecycle.config import LifeConfig
@@ -89,43 +89,44 @@ def _request(life: Life, first: date, last: date) -> dg.RunRequest:
     return dg.RunRequest(run_key=f"{life.id}:{first}:{last}", tags=tags, job_name=job)
 
 
-def watch_schedule(market: str) -> dg.ScheduleDefinition:
-    profile = load_profile(market)
-    at = datetime.combine(datetime(2000, 1, 1), profile.close) + WATCH_AFTER_CLOSE
+def live_schedules(market: str) -> list[dg.ScheduleDefinition]:
+    """What is looked at of a live life by the clock: the alert rules every evening, the drift page on Saturdays."""
+    profile, names = load_profile(market), job_names(market)
+    evening = datetime.combine(datetime(2000, 1, 1), profile.close) + WATCH_AFTER_CLOSE
+    return [
+        _live_schedule(
+            profile,
+            f"{market}_watch",
+            names.watch,
+            f"{evening.minute} {evening.hour} * * *",
+            "Every evening, the alert rules of a live life: late data, overdue retrains, failed runs, drift.",
+        ),
+        _live_schedule(
+            profile,
+            f"{market}_weekly_drift_page",
+            names.drift_page,
+            "0 12 * * 6",
+            "On Saturdays, the drift page of a live life.",
+        ),
+    ]
 
+
+def _live_schedule(profile: MarketProfile, name: str, job: str, cron: str, description: str) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"{market}_watch",
-        job=watch_job(market),
-        cron_schedule=f"{at.minute} {at.hour} * * *",
+        name=name,
+        job_name=job,
+        cron_schedule=cron,
         execution_timezone=profile.timezone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="Every evening, the alert rules of a live life: late data, overdue retrains, failed runs, drift.",
+        description=description,
     )
-    def watch(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
-        return _of_the_live_life(odin, market) or dg.RunRequest(
-            run_key=f"watch:{context.scheduled_execution_time:%Y-%m-%d}"
+    def scheduled(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
+        what = job.removeprefix(f"{profile.name}_")
+        return _of_the_live_life(odin, profile.name) or dg.RunRequest(
+            run_key=f"{what}:{context.scheduled_execution_time:%Y-%m-%d}"
         )
 
-    return watch
-
-
-def drift_page_schedule(market: str) -> dg.ScheduleDefinition:
-    profile = load_profile(market)
-
-    @dg.schedule(
-        name=f"{market}_weekly_drift_page",
-        job_name=job_names(market).drift_page,
-        cron_schedule="0 12 * * 6",
-        execution_timezone=profile.timezone,
-        default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="On Saturdays, the drift page of a live life.",
-    )
-    def weekly(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
-        return _of_the_live_life(odin, market) or dg.RunRequest(
-            run_key=f"drift_page:{context.scheduled_execution_time:%Y-%m-%d}"
-        )
-
-    return weekly
+    return scheduled
 
 
 def _of_the_live_life(odin: OdinHome, market: str) -> dg.SkipReason | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import Command, as_json, emit, now, the_home
+from odin_core.commands.common import as_json, emit, home_option, now, the_home
 from odin_core.errors import OdinError
 
 if TYPE_CHECKING:
@@ -21,14 +21,6 @@ class NoChannel(OdinError):
             "no channel is set up: fill in ODIN_SLACK_WEBHOOK or ODIN_SMTP_URL in .env (see .env.example); without "
             "one, alerts are kept in the home's log, see `odin alerts list`"
         )
-
-
-def home_option(command: Command) -> Command:
-    """--home alone: alerts are a home's, of all its markets."""
-    return click.option(
-        "--home", default="data", show_default=True, envvar="ODIN_HOME", type=click.Path(path_type=Path),
-        help="Folder that holds everything a run writes; also ODIN_HOME.",
-    )(command)  # fmt: skip
 
 
 @click.group()

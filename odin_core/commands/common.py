@@ -56,22 +56,27 @@ SESSION = Session()
 Command = Callable[..., None]
 
 
+home_option = click.option(
+    "--home",
+    default="data",
+    show_default=True,
+    envvar="ODIN_HOME",
+    type=click.Path(path_type=Path),
+    help="Folder that holds everything a run writes; also ODIN_HOME.",
+)
+
+
 def common(command: Command) -> Command:
-    """--home and --market, which every command takes."""
+    """--home and --market, which nearly every command takes; those of a whole home take `home_option` alone."""
 
     @wraps(command)
-    def run(*args: Any, home: str, market: str, **kwargs: Any) -> None:
+    def run(*args: Any, home: Path, market: str, **kwargs: Any) -> None:
         load_profile(market)
-        command(*args, home=Path(home), market=market, **kwargs)
+        command(*args, home=home, market=market, **kwargs)
 
-    run = click.option("--market", default="demo", show_default=True, help="Market: the name of a profile.")(run)
-    return click.option(
-        "--home",
-        default="data",
-        show_default=True,
-        envvar="ODIN_HOME",
-        help="Folder that holds everything a run writes; also ODIN_HOME.",
-    )(run)
+    return home_option(
+        click.option("--market", default="demo", show_default=True, help="Market: the name of a profile.")(run)
+    )
 
 
 as_json = click.option("--json", "json_output", is_flag=True, help="Print JSON and nothing else.")

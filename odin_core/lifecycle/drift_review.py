@@ -1,17 +1,20 @@
 """A model's training beside the sessions that its life met since, for those who want to see what moved."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import polars as pl
 
 from odin_core.errors import OdinError
-from odin_core.lifecycle.learning import drift_rows
+from odin_core.lifecycle.drifting import measured
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.refilling import learned_from
+from odin_core.lifecycle.run import contexts_with_outcomes
 from odin_core.market.data import MarketData
-from odin_core.monitoring.reference import DRIFT, DriftScores, drift_of, from_json
-from odin_core.training.window import SessionContexts, TrainingWindow
+from odin_core.monitoring.reference import DRIFT, DriftScores, from_json
+from odin_core.training.window import SessionContexts
 
 
 class NothingToCompare(OdinError):
@@ -46,21 +49,24 @@ def review(life: Life, data: MarketData, version: str | None = None) -> DriftRev
         raise NothingToCompare(life, f"{name} was made before drift was watched, so it has no reference")
     reference = from_json(text)
     trained = learned_from(life, data, model.trained_through)
-    recent = [s for s in learned_from(life, data, head).sessions if len(s.features)][-reference.window_sessions :]
-    met = TrainingWindow(recent)
-    features, rewards = _stacked(recent)
-    days = np.repeat([s.session.toordinal() for s in recent], [len(s.features) for s in recent])
+    met = list(islice(_with_contexts(life, data), reference.window_sessions))[::-1]
+    if not met:
+        raise NothingToCompare(life, "no session has contexts yet")
     return DriftReview(
         version=name,
         trained=pl.DataFrame(trained.features, schema=list(trained.names)),
-        met=pl.DataFrame(features, schema=list(met.names)),
-        scores=drift_of(reference, drift_rows(features, model.score(features), rewards), days),
+        met=pl.DataFrame(np.concatenate([s.features for s in met]), schema=list(met[-1].names)),
+        scores=measured(reference, model, met),
         by_session=_by_session(life),
     )
 
 
-def _stacked(sessions: list[SessionContexts]) -> tuple[np.ndarray, np.ndarray]:
-    return np.concatenate([s.features for s in sessions]), np.concatenate([s.rewards for s in sessions])
+def _with_contexts(life: Life, data: MarketData) -> Iterator[SessionContexts]:
+    """Finished sessions in which something was decided on, within the learner's look-back, the newest first."""
+    for session in reversed(life.commits()[-life.config.learner.lookback_sessions :]):
+        contexts = contexts_with_outcomes(life, data, session)
+        if len(contexts.features):
+            yield contexts
 
 
 def _by_session(life: Life) -> pl.DataFrame:

@@ -3,6 +3,7 @@
 Alarms in a row halt new entries, never exits, and call for a retrain; a long row of them demotes (`phases`). What an
 alarm is, is `monitoring.reference`'s."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ import polars as pl
 from odin_core.lifecycle.config import DriftConfig, LifeConfig
 from odin_core.lifecycle.learning import drift_rows
 from odin_core.lifecycle.state import LoopState
-from odin_core.monitoring.reference import drift_of
+from odin_core.monitoring.reference import DriftScores, Reference, drift_of
+from odin_core.policies.joint import JointPolicy
+from odin_core.training.window import SessionContexts
 
 MODEL_DECIDES = 2  # the first phase in which the champion trades, so that its drift matters
 
@@ -30,11 +33,7 @@ def watch(state: LoopState, config: LifeConfig) -> Watch:
     recent = [s for s in state.window if len(s.features)][-config.drift.window_sessions :]
     if reference is None or not recent or recent[-1].session != state.session:
         return Watch(state, None, {}, None)
-    model = state.models[state.champion or ""]
-    features = np.concatenate([s.features for s in recent])
-    rewards = np.concatenate([s.rewards for s in recent])
-    session = np.repeat([s.session.toordinal() for s in recent], [len(s.features) for s in recent])
-    found = drift_of(reference, drift_rows(features, model.score(features), rewards), session)
+    found = measured(reference, state.models[state.champion or ""], recent)
     if found.judged:
         state = replace(state, drift_alarms=state.drift_alarms + 1 if found.alarm else 0)
     call = None
@@ -43,6 +42,14 @@ def watch(state: LoopState, config: LifeConfig) -> Watch:
         state = replace(state, drift_retrained=state.session)
     table = found.table.select(pl.lit(state.champion).alias("version"), pl.all())
     return Watch(state, table, {"drift_score": found.statistic, "drift_subject": found.worst}, call)
+
+
+def measured(reference: Reference, model: JointPolicy, sessions: Sequence[SessionContexts]) -> DriftScores:
+    """Scores of these sessions' contexts, at least one, against what `model` was trained on."""
+    features = np.concatenate([s.features for s in sessions])
+    rewards = np.concatenate([s.rewards for s in sessions])
+    session = np.repeat([s.session.toordinal() for s in sessions], [len(s.features) for s in sessions])
+    return drift_of(reference, drift_rows(features, model.score(features), rewards), session)
 
 
 def halts(state: LoopState, config: DriftConfig) -> bool:

@@ -6,7 +6,7 @@ worst windows (`evaluation.robustness`), and asks its learner the questions of `
 was trained on. Candidate and random stand on the same footing everywhere. Each answer is a `Finding` with its number
 and threshold; nothing is promoted here. `examination_page` makes it readable."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, NamedTuple
@@ -39,7 +39,7 @@ from odin_core.lifecycle.refilling import (
 from odin_core.lifecycle.state import CLOSES
 from odin_core.market.data import MarketData
 from odin_core.policies.actions import FLAT, SHAPE, FloatArray, IntArray, known_mean
-from odin_core.policies.joint import JointPolicy, walk_forward
+from odin_core.policies.joint import walk_forward
 
 Progress = Callable[[int, int, str], None]
 
@@ -132,8 +132,7 @@ def examine(
 ) -> Examination:
     """Examine a stored model of a life on all finished sessions after its training. Same life and configuration, same
     answer; nothing is written but labels that the lake lacks. `progress(done, total, at)` is called between steps.
-    About 25 ms per session and footing, and
-    0.3 s per seed, parameter and family of features.
+    About 25 ms per session and footing, and 0.3 s per seed, parameter and family of features.
 
     Raises NothingToExamine with too few sessions after the training, NoSuchModel, ModelCorrupt."""
     config = config if seeds is None else replace(config, seeds=seeds)
@@ -142,7 +141,8 @@ def examine(
     minutes = data.calendar.minutes(sessions[-1]) if sessions else 0
     asked = footings(config, minutes)
     steps = _Steps(progress, len(sessions) + 5)
-    filled = _refilled(life, data, model, sessions, asked, steps)
+    made = tuple(choices(life, data, model, sessions))
+    filled = _refilled(Refiller(life, data, asked), made, steps)
     if filled.sessions < config.min_sessions:
         raise NothingToExamine(life, version, model.trained_through, filled.sessions, config.min_sessions)
     window, learner, seed = learned_from(life, data, model.trained_through), life.config.learner, life.config.seed
@@ -150,8 +150,9 @@ def examine(
     said = {"footing": [footing.name for footing in asked], "says": [footing.says for footing in asked]}
     tables["footings"] = tables["footings"].join(pl.DataFrame(said), on="footing", how="left", maintain_order="left")
     tables["stress"] = _stress(life, data, sessions, tables["by_session"], config, steps)
-    reached = reach(data, choices(life, data, model, sessions), sessions, data.profile.ic_alarm)
-    tables["horizons"] = steps.after("horizons", lambda: reached.table)
+    reached = reach(data, made, sessions, data.profile.ic_alarm)
+    tables["horizons"] = reached.table
+    steps.done("horizons")
     spread = tuple(range(seed, seed + config.seeds))
     tables["seeds"] = steps.after("seeds", lambda: sensitivity.seed_spread(window, learner, spread))
     tables["parameters"] = steps.after("parameters", lambda: sensitivity.parameter_sensitivity(window, learner, seed))
@@ -229,12 +230,9 @@ class _Filled(NamedTuple):
         return table.select(pl.lit("out of sample").alias("of"), "head", "excess", "lost_excess")
 
 
-def _refilled(
-    life: Life, data: MarketData, model: JointPolicy, sessions: list[date], asked: tuple[Footing, ...], steps: _Steps
-) -> _Filled:
-    refiller = Refiller(life, data, asked)
+def _refilled(refiller: Refiller, made: Iterable[Choice], steps: _Steps) -> _Filled:
     trades, random, without = [], [], []
-    for choice in choices(life, data, model, sessions):
+    for choice in made:
         for footing, refill in refiller.refill(choice):
             name = pl.lit(footing.name).alias("footing")
             trades.append(refill.trades.select(name, *_TRADE))

@@ -98,7 +98,7 @@ def _learn(
     config = rules.config
     if not (day.ends_week or (calls and not config.live)):
         state = replace(state, retrain_because="; ".join(calls) or None)
-        return state, learning.Retrain(state, {}, {}, {}, {}, {}), None
+        return state, learning.Retrain(state), None
     why = "; ".join([*([WEEKS_END] if day.ends_week else []), *calls])
     learned = learning.retrain(replace(state, retrain_because=None), day, config, rules.profile.ic_alarm, why)
     asks = learned.asks if config.live else None

@@ -4,7 +4,7 @@ It happens at each week's end, and in a simulated life also when a change of pha
 weekly assets show what this leaves behind; they never compute it a second way."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from odin_core.evaluation.metrics import information_coefficient
 from odin_core.evaluation.sensitivity import seed_spread
 from odin_core.evaluation.splits import TooFewSessions
 from odin_core.lifecycle.config import LifeConfig, identity
-from odin_core.lifecycle.scoring import ranking_of, score_sessions
+from odin_core.lifecycle.scoring import or_null, ranking_of, score_sessions
 from odin_core.lifecycle.state import WEEKS_END, Day, LoopState
 from odin_core.monitoring.reference import Reference, fit_reference, to_json
 from odin_core.policies.actions import known_mean
@@ -64,13 +64,16 @@ MONEY_DEFLATED_SHARPE = 0.95
 MONEY_FINDINGS = ("robustness", "leak_wall")
 
 
-class Retrain(NamedTuple):
+@dataclass(frozen=True)
+class Retrain:
+    """What a retrain leaves behind; without one, the state alone."""
+
     state: LoopState
-    tables: dict[str, pl.DataFrame]
-    models: dict[str, JointPolicy]
-    references: dict[str, str]  # JSON by version
-    facts: dict[str, dict[str, Any]]  # by version
-    reports: dict[str, str]  # pages by file name
+    tables: dict[str, pl.DataFrame] = field(default_factory=dict)
+    models: dict[str, JointPolicy] = field(default_factory=dict)
+    references: dict[str, str] = field(default_factory=dict)  # JSON by version
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # by version
+    reports: dict[str, str] = field(default_factory=dict)  # pages by file name
     asks: str | None = None  # what the candidate lacks that is measured outside the fold, where it lacks nothing else
 
 
@@ -170,7 +173,7 @@ def retrain(state: LoopState, day: Day, config: LifeConfig, ceiling: float, why:
     report = _report(trial, why)
     tables = {"candidate_scores": trial.scores, "training_dataset": trial.manifest, "evaluation_report": report}
     if trial.judged is None:
-        return Retrain(trial.state, tables, {}, {}, {}, {})
+        return Retrain(trial.state, tables)
     version, model, reference, _, verdict = trial.judged
     promoted = verdict.outcome == "promoted"
     tables["registry_history"] = pl.DataFrame(
@@ -307,13 +310,9 @@ def _report(trial: Trial, why: str) -> pl.DataFrame:
     head = {"version": version, "outcome": trial.outcome, "reason": trial.reason, "why": why,
             "dataset": trial.dataset, "contexts": trial.contexts}  # fmt: skip
     criteria = verdict.criteria if verdict else ()
-    rows = [head | {"criterion": c.name, "value": _known(c.value), "threshold": c.threshold, "passed": c.passed,
+    rows = [head | {"criterion": c.name, "value": or_null(c.value), "threshold": c.threshold, "passed": c.passed,
                     "explanation": c.explanation} for c in criteria]  # fmt: skip
     rows = rows or [head]
     context = {"why": why, "dataset": trial.dataset, "contexts": trial.contexts}
     rows[0]["report"] = report_markdown(verdict, context) if verdict else trial.reason
     return pl.DataFrame(rows, schema=EVALUATION)
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or np.isnan(value) else float(value)

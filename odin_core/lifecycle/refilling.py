@@ -18,13 +18,13 @@ from odin_core.execution.costs import ChargeRates, CostSchedule
 from odin_core.lifecycle import fold, outcomes
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.outcomes import Result, Venue
-from odin_core.lifecycle.run import loop_rules
-from odin_core.lifecycle.state import POSITIONS
+from odin_core.lifecycle.run import contexts_with_outcomes, loop_rules
+from odin_core.lifecycle.state import POSITIONS, completed
 from odin_core.market.data import MarketData
-from odin_core.policies.actions import ACTIONS, FLAT, FloatArray, Proposals, decode, known_mean
+from odin_core.policies.actions import FLAT, FloatArray, Proposals, decode, known_mean
 from odin_core.policies.joint import JointPolicy
 from odin_core.replay.record import DECISION, SIDE
-from odin_core.training.window import SessionContexts, TrainingWindow
+from odin_core.training.window import TrainingWindow
 
 Bars = Callable[[pl.DataFrame, datetime], pl.DataFrame]
 
@@ -124,15 +124,7 @@ def dark(name: str, after: int, minutes: int) -> Footing:
 def learned_from(life: Life, data: MarketData, through: date) -> TrainingWindow:
     """The window that a model trained through that session learned from, read back from the life's tables."""
     sessions = [s for s in life.commits() if s <= through][-life.config.learner.lookback_sessions :]
-    return TrainingWindow([_contexts_with_outcomes(life, data, session) for session in sessions])
-
-
-def _contexts_with_outcomes(life: Life, data: MarketData, session: date) -> SessionContexts:
-    grid = life.read("action_outcomes", session)
-    contexts = _contexts(data, data.calendar.previous(session), grid["symbol"])
-    empty = np.empty((0, ACTIONS), np.float32)
-    net = grid["net_return"].cast(pl.Array(pl.Float32, ACTIONS)).to_numpy() if grid.height else empty
-    return fold.session_contexts(session, contexts, net, {}, {})
+    return TrainingWindow([contexts_with_outcomes(life, data, session) for session in sessions])
 
 
 def _contexts(data: MarketData, decided: date, symbols: pl.Series) -> pl.DataFrame:
@@ -147,12 +139,7 @@ def choices(life: Life, data: MarketData, model: JointPolicy, sessions: Iterable
         contexts = _contexts(data, data.calendar.previous(session), plan["symbol"])
         if contexts.height and contexts.height == plan.height:
             proposals = model.propose(fold.inputs(contexts))
-            yield Choice(session, contexts, chosen(_whole(plan), proposals, life), proposals)
-
-
-def _whole(plan: pl.DataFrame) -> pl.DataFrame:
-    """A plan with all columns of DECISION; those that the code of its time did not know are null."""
-    return pl.concat([DECISION.to_frame(), plan], how="diagonal").select(DECISION.names())
+            yield Choice(session, contexts, chosen(completed(plan, DECISION), proposals, life), proposals)
 
 
 def chosen(plan: pl.DataFrame, proposals: Proposals, life: Life) -> pl.DataFrame:

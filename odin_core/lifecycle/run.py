@@ -298,7 +298,7 @@ def restore(life: Life, data: MarketData, rules: LoopRules) -> LoopState:
         positions=completed(life.read("open_decisions", head), POSITIONS),
         contexts=_contexts(life, data, head, plan["symbol"]),
         closes=_last_closes(life, data, head),
-        window=tuple(_session_contexts(life, data, s) for s in lookback),
+        window=tuple(contexts_with_outcomes(life, data, s) for s in lookback),
         models={v: life.registry.model(v) for v in versions if v},
         references={v: from_json(text) for v in versions if v and (text := _reference(life, v))},
         returns=tuple(life.read("phase_state", s)["session_return"][0] for s in sessions if s > since),
@@ -314,7 +314,8 @@ def _contexts(life: Life, data: MarketData, decided: date, symbols: pl.Series) -
     return found
 
 
-def _session_contexts(life: Life, data: MarketData, session: date) -> SessionContexts:
+def contexts_with_outcomes(life: Life, data: MarketData, session: date) -> SessionContexts:
+    """What the fold knew of a finished session for its learner, read back from the tables. Raises BarsVanished."""
     grid = life.read("action_outcomes", session)
     commit = life.committed(session)
     assert commit is not None

@@ -51,16 +51,16 @@ def _score(contexts: SessionContexts, model: JointPolicy, most: int) -> dict[str
     ruled = np.flatnonzero(contexts.rule_choice != FLAT)
     by_side = known_mean(rewards.reshape(len(rewards), 2, -1), 2)
     earned = rewards[chosen, proposals.action[chosen]]
-    known = rewards[np.isfinite(rewards)]
+    earnings = rewards[np.isfinite(rewards)]
     return {
         "decisions": len(chosen),
         "reward": known_or_none(earned),
         "random": known_or_none(rewards.ravel()),
         "rules": known_or_none(rewards[ruled, contexts.rule_choice[ruled]]),
-        "ic": _known(information_coefficient(proposals.score, (by_side[:, 0] - by_side[:, 1]) / 2)),
+        "ic": or_null(information_coefficient(proposals.score, (by_side[:, 0] - by_side[:, 1]) / 2)),
         "outcomes": int(np.count_nonzero(np.isfinite(earned))),
         "won": int(np.count_nonzero(earned > 0)),
-        "random_won": float(np.mean(known > 0)) if known.size else None,
+        "random_won": float(np.mean(earnings > 0)) if earnings.size else None,
         **_confidence(proposals.confidence, rewards[np.arange(len(rewards)), proposals.lean], confident),
     }
 
@@ -122,5 +122,6 @@ def known_or_none(values: FloatArray) -> float | None:
     return float(known.mean()) if known.size else None
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
+def or_null(value: float | None) -> float | None:
+    """A number as tables have it: null where it is not known."""
+    return None if value is None or np.isnan(value) else float(value)
