@@ -1,7 +1,7 @@
-"""Partitions of a market: exactly one sessions definition and one weekly one, shared by all its assets.
+"""Partitions of a market: exactly one definition of sessions, one of weeks and one of months, shared by all its assets.
 
 Differing start dates split single runs and break windows, so nobody builds a second one. `end_offset=1` makes today's
-session and this week exist before they are over. Bars and symbols are rows, never partitions."""
+session, this week and this month exist before they are over. Bars and symbols are rows, never partitions."""
 
 from dataclasses import dataclass
 from datetime import date, datetime, time
@@ -18,6 +18,7 @@ from odin_core.market.profile import load_profile
 class MarketPartitions:
     sessions: dg.TimeWindowPartitionsDefinition
     weeks: dg.WeeklyPartitionsDefinition
+    months: dg.MonthlyPartitionsDefinition
 
 
 BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
@@ -26,7 +27,8 @@ ONE_RUN = dg.BackfillPolicy.single_run()
 
 @lru_cache(maxsize=16)
 def partitions_of(market: str) -> MarketPartitions:
-    """Sessions (key YYYY-MM-DD) and weeks (key: the Monday) of a market, from its first partition to the calendar's."""
+    """Sessions (key YYYY-MM-DD), weeks (key: the Monday) and months (key: the first) of a market, from its first
+    partition to the calendar's."""
     profile = load_profile(market)
     calendar = session_calendar(profile)
     first, last = profile.first_partition, profile.last_partition or profile.calendar_last
@@ -43,7 +45,10 @@ def partitions_of(market: str) -> MarketPartitions:
     weeks = dg.WeeklyPartitionsDefinition(
         start_date=_midnight(monday), end_date=_midnight(last), timezone=profile.timezone, day_offset=1, end_offset=1
     )
-    return MarketPartitions(sessions, weeks)
+    months = dg.MonthlyPartitionsDefinition(
+        start_date=_midnight(first.replace(day=1)), end_date=_midnight(last), timezone=profile.timezone, end_offset=1
+    )
+    return MarketPartitions(sessions, weeks, months)
 
 
 def _midnight(day: date) -> datetime:

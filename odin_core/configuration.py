@@ -4,13 +4,17 @@ A component's settings are one class of fields with default, description and bou
 be told is `lifecycle.config`, since its numbers are part of its identity."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from odin_core.errors import OdinError, nearest
 
+if TYPE_CHECKING:
+    from odin_core.home import Home
+
+Chosen = TypeVar("Chosen", bound="Settings")
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "min_length": "length at least"}
 
 
@@ -65,7 +69,14 @@ class Settings(BaseModel):
 
 
 def _told(cls: type[Settings], fault: Any) -> str:
-    name = ".".join(str(part) for part in fault["loc"])
+    name, why = ".".join(str(part) for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         return f"there is no setting {name!r}; {nearest(name, cls.model_fields)}"
-    return f"{name}={fault['input']!r}: {fault['msg']}" if name else fault["msg"]
+    return f"{name}={fault['input']!r}: {why}" if name else why
+
+
+def settings_at(home: "Home", component: str, default: Chosen) -> Chosen:
+    """A component's settings in the home's file `settings/<component>.yaml`; `default` where there is none.
+    Raises SettingsUnreadable, SettingInvalid."""
+    path = home.settings(component)
+    return type(default).load(path) if path.is_file() else default

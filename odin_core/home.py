@@ -87,6 +87,10 @@ class Home:
     def reports(self) -> Path:
         return self.root / "reports"
 
+    def settings(self, component: str) -> Path:
+        """The file in which a component's settings may lie, see `configuration`."""
+        return self.root / "settings" / f"{component}.yaml"
+
     @contextmanager
     def writer(self, what: str, *, wait: float = 10.0) -> Iterator[None]:
         """Be the home's only writing process while the block runs; `what` is told to those who come second.

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from odin_core.configuration import SettingInvalid, Settings, SettingsUnreadable
+from odin_core.configuration import SettingInvalid, Settings, SettingsUnreadable, settings_at
+from odin_core.home import open_home
 
 
 class Brake(Settings):
@@ -53,3 +54,11 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str):
         Brake.load(path)
     with pytest.raises(SettingsUnreadable, match=r"no-such\.yaml"):
         Brake.load(tmp_path / "no-such.yaml")
+
+
+def test_a_home_may_hold_a_components_settings(tmp_path: Path):
+    home = open_home(tmp_path / "home")
+    assert settings_at(home, "brake", Brake(strength=0.1)) == Brake(strength=0.1)
+    home.settings("brake").parent.mkdir()
+    home.settings("brake").write_text("strength: 0.9\n")
+    assert settings_at(home, "brake", Brake(strength=0.1)) == Brake(strength=0.9)

@@ -92,9 +92,7 @@ def charges(rates: ChargeRates, side_is_buy: npt.ArrayLike, notional: npt.ArrayL
     is_buy, value = np.broadcast_arrays(np.asarray(side_is_buy, np.bool_), np.asarray(notional, np.float64))
     if (value < 0).any():
         raise ValueError(f"notional={value.min()}; it must be 0 or more, the side is told by side_is_buy")
-    cap = np.inf if rates.brokerage_cap is None else rates.brokerage_cap
-    brokerage = np.minimum(rates.brokerage_rate * value, cap)
-    venue = (rates.exchange_rate + rates.regulator_rate) * value
-    taxes = np.where(is_buy, rates.buy_tax_rate, rates.sell_tax_rate) * value
-    fixed = np.where(is_buy | (value == 0), 0.0, rates.fixed_per_sell)
-    return np.where(np.isnan(value), np.nan, (brokerage + venue) * (1 + rates.gst_rate) + taxes + fixed)
+    from odin_core.execution.charging import charge_each, compiled_rates  # loads the compiler
+
+    each = charge_each(compiled_rates(rates), is_buy.ravel(), value.ravel())
+    return each.reshape(value.shape)

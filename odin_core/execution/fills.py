@@ -9,11 +9,11 @@ The rules, in the order in which one bar is gone through:
 1. A bar without a row, or with traded volume 0 (or NaN), fills nothing and triggers nothing.
 2. One order takes at most `max_participation` of a bar's traded volume, entry and exit together; partial fills are
    whole lots. What is left over works on in the next bars.
-3. An exit under way, or overdue, goes on at market.
+3. An exit under way, or overdue, goes on at market. From row `leave` on every position is left so, reason TIME.
 4. A stop that the open has jumped fills at the open. Any exit cancels what is left of the entry.
-5. The entry works from row `first + latency_bars` for `entry_bars` rows, not beyond `due` nor the session. References:
-   market, the open moved by noise inside the bar (in time it is the open); limit and stop, their price when it lies
-   inside the bar, the open when the open is beyond it. A touch fills.
+5. The entry works from row `first + latency_bars` for `entry_bars` rows, not beyond `due` nor the session, and only
+   before `leave`. References: market, the open moved by noise inside the bar (in time it is the open); limit and stop,
+   their price when it lies inside the bar, the open when the open is beyond it. A touch fills.
 6. Stop and target lie at their distance from the mean entry reference. The stop comes first, also when the bar opened
    beyond the target. A target is a limit: its reference is its level, or a better open; it needs volume left.
    In a bar in which the entry filled away from the open, only the stop may trigger (`due` still ends at the close).
@@ -62,7 +62,7 @@ def levels(state: State, order: Order) -> tuple[float, float]:
 def entry_window(order: Order, rules: Rules) -> tuple[int, int]:
     """(first row, last row + 1) in which the entry works; empty where the second is not larger."""
     start = order.first + rules.latency_bars
-    return start, start + min(order.entry_bars, min(order.due, order.last) + 1 - start)
+    return start, start + min(order.entry_bars, min(min(order.due, order.last) + 1, order.leave) - start)
 
 
 @njit(cache=True)
@@ -209,7 +209,7 @@ def step(state: State, order: Order, bar: Bar, rules: Rules) -> tuple[State, Fil
         return state, NO_FILL
     room = rules.max_participation * bar.volume if rules.traded else np.inf
     held, no_limit = state.entry.quantity - state.exit.quantity, -order.side * np.inf
-    if held > 0.0 and (state.leaving != _OPEN or bar.row > order.due):
+    if held > 0.0 and (state.leaving != _OPEN or bar.row > order.due or bar.row >= order.leave):
         reason = _TIME if state.leaving == _OPEN else state.leaving
         reference = _at_market(order, bar, order.noise_exit, rules)
         state, leg = _leave(state, order, bar, room, rules, reason, reference, no_limit)
@@ -231,7 +231,8 @@ def step(state: State, order: Order, bar: Bar, rules: Rules) -> tuple[State, Fil
 @njit(cache=True)
 def end_session(state: State, order: Order) -> State:
     """The state overnight: the entry is cancelled, and what should have been out by now leaves at the next open."""
-    overdue = state.entry.quantity > state.exit.quantity and state.leaving == _OPEN and order.due <= order.last
+    due = min(order.due, order.leave)
+    overdue = state.entry.quantity > state.exit.quantity and state.leaving == _OPEN and due <= order.last
     return State(state.entry, state.exit, _TIME if overdue else state.leaving, state.triggered, True)
 
 
@@ -259,11 +260,11 @@ def _next_event(state: State, order: Order, bars: Bars, row: int, rules: Rules) 
         return row if row < end else order.last + 1
     if not held:
         return order.last + 1
-    if state.leaving != _OPEN or row >= order.due:
+    if state.leaving != _OPEN or row >= min(order.due, order.leave):
         return row
     stop, target = levels(state, order)
     above, below = (target, stop) if order.side > 0 else (stop, target)
-    return _scan(bars.high, bars.low, row, min(order.due, order.last + 1), above, below)
+    return _scan(bars.high, bars.low, row, min(order.due, order.leave, order.last + 1), above, below)
 
 
 @njit(cache=True)
@@ -328,6 +329,7 @@ def _run_all(bars: Bars, orders: Orders, rules: Rules, resumed: bool, fills: Fil
             o.noise_entry[i],
             o.noise_exit[i],
             o.lot[i],
+            o.leave[i],
         )
         _write(fills, i, _run(bars, order, _read(fills, i, resumed), rules))
 
@@ -344,8 +346,9 @@ def simulate(bars: Bars, orders: Orders, rules: ExecutionRules, state: Fills | N
 
     The same bits as `step` over every row and `end_session` after the last. What is still held at `last` is OPEN and
     may be resumed: `simulate(next_bars, next_orders, rules, state=fills)` with the same orders in the same sequence
-    (`fills.take`) and `first`, `last`, `due` as rows of the next bars. A resumed order enters no more; its stop and
-    target go on at their levels, and an exit that had begun, or was overdue, goes on at market at the first open.
+    (`fills.take`) and `first`, `last`, `due`, `leave` as rows of the next bars. A resumed order enters no more; its
+    stop and target go on at their levels, and an exit that had begun, or was overdue, goes on at market at the first
+    open.
     Prices of both sessions must be on one scale. Inputs are not modified. Raises ValueError for an order or a column
     that the engine cannot take (field, index and value are named)."""
     columns = Bars._make(_read_only(column, np.float64) for column in bars)

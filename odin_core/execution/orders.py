@@ -171,6 +171,7 @@ class Order(NamedTuple):
     noise_entry: float
     noise_exit: float
     lot: float = float("nan")
+    leave: int = NEVER
 
 
 class Orders(NamedTuple):
@@ -190,6 +191,7 @@ class Orders(NamedTuple):
     noise_entry: Floats  # standard normal, drawn by the caller
     noise_exit: Floats  # standard normal, drawn by the caller
     lot: Floats  # a partial fill is a whole multiple of it, 0 = any fraction; NaN: the rules' lot
+    leave: Ints  # row from whose open on the position is left at market, and the entry works no more; NEVER = not so
 
     @classmethod
     def of(
@@ -209,11 +211,12 @@ class Orders(NamedTuple):
         noise_entry: npt.ArrayLike = 0.0,
         noise_exit: npt.ArrayLike = 0.0,
         lot: npt.ArrayLike = float("nan"),
+        leave: npt.ArrayLike = NEVER,
     ) -> Self:
         """Columns or scalars, broadcast against each other. Raises ValueError where shapes do not fit, or where a
         column of integers holds something else."""
         values = (side, kind, quantity, price, stop_distance, target_distance, first, last, entry_bars, due)
-        numbers = (volatility, noise_entry, noise_exit, lot)
+        numbers = (volatility, noise_entry, noise_exit, lot, leave)
         columns = np.broadcast_arrays(*(np.atleast_1d(v) for v in (*values, *numbers)))
         for name, column, dtype in zip(cls._fields, columns, DTYPES, strict=True):
             if dtype is np.int64 and column.dtype.kind == "f" and not (np.floor(column) == column).all():
@@ -229,7 +232,9 @@ class Orders(NamedTuple):
         return Order(*(column[index].item() for column in self))
 
 
-DTYPES: tuple[type[np.generic], ...] = (*(np.int64,) * 2, *(np.float64,) * 4, *(np.int64,) * 4, *(np.float64,) * 4)
+DTYPES: tuple[type[np.generic], ...] = (
+    *(np.int64,) * 2, *(np.float64,) * 4, *(np.int64,) * 4, *(np.float64,) * 4, np.int64,
+)  # fmt: skip
 
 
 class Leg(NamedTuple):
@@ -331,6 +336,7 @@ def require_valid(orders: Orders, rows: int) -> None:
         "noise_entry": (np.isfinite(orders.noise_entry), "finite"),
         "noise_exit": (np.isfinite(orders.noise_exit), "finite"),
         "lot": (np.isnan(orders.lot) | ((orders.lot >= 0) & (orders.lot < np.inf)), "finite, 0 or more, or NaN"),
+        "leave": (orders.leave >= 0, "a row, 0 or more; NEVER for not before `due`"),
     }
     for field, (valid, rule) in rules.items():
         if not valid.all():

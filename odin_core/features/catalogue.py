@@ -252,9 +252,20 @@ SELECTIONS: Final[dict[str, tuple[str, ...]]] = {
         *("gap_day", "simple_return_18_5m", "trend_18_5m"),
         *("session_return_day", "simple_return_3_day", "simple_return_5_day"),
         *("range_position_1_day", "range_position_5_day"),
-    )
+    ),
+    "sequence": (
+        *("log_return_1_5m", "log_return_12_5m", "bar_gap_5m", "bar_range_5m"),
+        *("body_5m", "upper_wick_5m", "lower_wick_5m", "realised_volatility_18_5m", "realised_volatility_75_5m"),
+        *("log_return_1_15m", "log_return_3_15m", "log_return_12_15m", "bar_range_15m"),
+        *("body_15m", "upper_wick_15m", "lower_wick_15m", "realised_volatility_18_15m"),
+        *("log_return_1_60m", "log_return_3_60m", "log_return_12_60m", "bar_range_60m"),
+        *("body_60m", "upper_wick_60m", "lower_wick_60m", "parkinson_20_60m"),
+        "session_elapsed_5m",
+    ),
 }
-"""Sets that pick from the others. `decision`: what a life learns from and decides on; few, for it has few sessions."""
+"""Sets that pick from the others. `decision`: what a life learns from and decides on; few, for it has few sessions.
+`sequence`: what a sequence encoder is told of each bar, price action alone; its candles of 15 and 60 minutes are the
+last whole ones at the row."""
 
 for _module in MODULES:  # whoever imports the catalogue finds it filled
     importlib.import_module(f"odin_core.features.{_module}")

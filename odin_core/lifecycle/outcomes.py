@@ -2,7 +2,8 @@
 
 A decision's action is one of the grid, so taken, skipped and rejected decisions get their outcome from the same fills
 as the learner's full-information rewards. What could not be sold by the last bar stays open and goes on at the next
-open; what a corporate action makes of it in between is in `entitlements`."""
+open; what a corporate action makes of it in between is in `entitlements`. `settle` does the same for choices that no
+plan holds, on the grid or off it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from odin_core.lifecycle.entitlements import Payment
 from odin_core.lifecycle.state import POSITIONS
 from odin_core.market.bars import UTC
 from odin_core.market.reference.actions import EFFECTIVE
-from odin_core.policies.actions import ACTIONS, GRID, SIZES, FloatArray, IntArray, decode
+from odin_core.policies.actions import ACTIONS, GRID, Action, FloatArray, IntArray
 from odin_core.randomness import stream
 from odin_core.replay.record import DECISION, OUTCOME, REPLAY
 
@@ -71,6 +72,29 @@ class Result(NamedTuple):
     traded: float  # notional of entries and exits, currency
 
 
+class Settled(NamedTuple):
+    """What became of choices on one session."""
+
+    resolved: pl.DataFrame  # REPLAY, rows whose outcome became known
+    positions: pl.DataFrame  # POSITIONS, what is still open
+
+
+class _Ground(NamedTuple):
+    """What the orders of one session meet."""
+
+    bars: Bars
+    spans: dict[str, tuple[int, int]]  # first and last row of each symbol
+    stamps: pl.Series
+    venue: Venue
+    seed: int
+    session: date
+
+    @classmethod
+    def of(cls, bars: pl.DataFrame, venue: Venue, seed: int, session: date) -> "_Ground":
+        spans = _rows_by_symbol(bars)
+        return cls(_in_units(Bars.from_frame(bars), spans, venue, session), spans, bars["ts"], venue, seed, session)
+
+
 class _Values(NamedTuple):
     """Per order, float64 (n,), NaN unless closed."""
 
@@ -99,25 +123,20 @@ def carry_out(
         return Result(REPLAY.to_frame(), EXECUTIONS.to_frame(), POSITIONS.to_frame(), none, 0.0, 0.0)
     plan = entitlements.planned(plan, actions)
     positions, paid = entitlements.held(positions, actions)
-    spans = _rows_by_symbol(bars)
-    columns = _in_units(Bars.from_frame(bars), spans, venue, session)
-    stamps = bars["ts"]
-    grid_fills, grid, net = _grid(plan, volatility, columns, spans, venue, seed, session)
-    rows = np.arange(plan.height) * ACTIONS + plan["action"].to_numpy().astype(np.int64)
+    ground, n = _Ground.of(bars, venue, seed, session), plan.height
+    every = Action(*(np.broadcast_to(column, (n, ACTIONS)) for column in GRID))
+    grid_fills, grid = _enter(plan, every, volatility, ground)
+    rows = np.arange(n) * ACTIONS + plan["action"].to_numpy().astype(np.int64)
     decided = plan.with_columns(volatility=pl.Series(volatility, dtype=pl.Float64))
-    fresh = _outcomes(decided, grid_fills.take(rows), _Values(*(v[rows] for v in grid)), stamps)
-    old_fills, old_values = _resume(positions, columns, spans, venue, seed, session)
-    old = _outcomes(positions, old_fills, old_values, stamps)
-    both = pl.concat([fresh, old])
-    forgotten = (pl.lit(session) - pl.col("session") > FORGET_AFTER) & pl.col("open")
-    done = both.filter(~pl.col("open") | forgotten)
-    done = done.with_columns(complete=pl.col("complete") & ~pl.col("open"))
+    fresh = _outcomes(decided, grid_fills.take(rows), _Values(*(v[rows] for v in grid)), ground.stamps)
+    old = _outcomes(positions, *_resume(positions, ground), ground.stamps)
+    done, still_open = _parted(pl.concat([fresh, old]), session)
     taken = pl.col("status") == "taken"
     return Result(
         resolved=done.select(REPLAY.names()).cast(REPLAY),
         executions=_legs(fresh.filter(taken), old.filter(taken), _payments(positions, paid, actions)),
-        positions=both.filter(pl.col("open") & ~forgotten).select(POSITIONS.names()).cast(POSITIONS),
-        net_return=net,
+        positions=still_open.select(POSITIONS.names()).cast(POSITIONS),
+        net_return=(grid.gross - grid.cost).reshape(n, ACTIONS).astype(np.float32),
         profit=float(
             done.filter(taken & pl.col("complete")).select((pl.col("net_return") * pl.col("notional")).sum()).item()
             or 0.0
@@ -127,6 +146,41 @@ def carry_out(
             + done.filter(taken & pl.col("complete")).select((pl.col("exit_price") * pl.col("quantity")).sum()).item()
         ),
     )
+
+
+def settle(
+    choices: pl.DataFrame,
+    positions: pl.DataFrame,
+    bars: pl.DataFrame,
+    venue: Venue,
+    seed: int,
+    session: date,
+    actions: pl.DataFrame = NO_ACTIONS,
+) -> Settled:
+    """`carry_out` of each row's own choice and nothing else: the same fills, noise, charges and entitlements. Read are
+    `side`, `size`, `stop_atr` and `target_mult`, which may lie off the grid, and not `action`.
+
+    `choices` is DECISION with `volatility`, `positions` is POSITIONS; columns that both have besides, in one order, go
+    along into both answers. Several rows of a symbol do not see each other."""
+    besides = [name for name in choices.columns if name not in POSITIONS]
+    plan = entitlements.planned(choices, actions)
+    held, _ = entitlements.held(positions, actions)
+    ground = _Ground.of(bars, venue, seed, session)
+    own = Action(_sides(plan)[:, None], *(plan[c].to_numpy()[:, None] for c in ("size", "stop_atr", "target_mult")))
+    fresh = _outcomes(plan, *_enter(plan, own, plan["volatility"].to_numpy(), ground), ground.stamps, besides)
+    old = _outcomes(held, *_resume(held, ground), ground.stamps, besides)
+    done, still_open = _parted(pl.concat([fresh, old]), session)
+    return Settled(
+        done.select(*besides, *REPLAY.names()).cast(REPLAY),
+        still_open.select(*besides, *POSITIONS.names()).cast(POSITIONS),
+    )
+
+
+def _parted(outcomes: pl.DataFrame, session: date) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """What is over, and what is still open."""
+    forgotten = (pl.lit(session) - pl.col("session") > FORGET_AFTER) & pl.col("open")
+    done = outcomes.filter(~pl.col("open") | forgotten).with_columns(complete=pl.col("complete") & ~pl.col("open"))
+    return done, outcomes.filter(pl.col("open") & ~forgotten)
 
 
 def _rows_by_symbol(bars: pl.DataFrame) -> dict[str, tuple[int, int]]:
@@ -142,66 +196,60 @@ def _in_units(bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, se
     return bars._replace(volume=bars.volume * np.repeat(np.array(venue.volume_units(spans, session), float), rows))
 
 
-def _grid(
-    plan: pl.DataFrame,
-    volatility: FloatArray,
-    bars: Bars,
-    spans: Mapping[str, tuple[int, int]],
-    venue: Venue,
-    seed: int,
-    session: date,
-) -> tuple[Fills, _Values, NDArray[np.float32]]:
-    n = plan.height
-    span = np.array([spans.get(s, (0, -1)) for s in plan["held_as"]], np.int64).reshape(n, 2)
-    noise = _noise(plan["symbol"].to_list(), seed, session)
+def _enter(plan: pl.DataFrame, action: Action, volatility: FloatArray, ground: _Ground) -> tuple[Fills, _Values]:
+    """Every `action` (n, m) of the n rows of `plan`; the answers are (n·m,), a row's actions side by side."""
+    n, m = action.side.shape
+    venue = ground.venue
+    span = np.array([ground.spans.get(s, (0, -1)) for s in plan["held_as"]], np.int64).reshape(n, 2)
+    noise = _noise(plan["symbol"].to_list(), ground.seed, ground.session)
     close, unit = plan["reference_close"].to_numpy(), plan["risk_unit"].to_numpy()
-    lot = np.array(venue.lot_sizes(plan["symbol"], session), float)
-    quantity = np.floor(np.array(SIZES)[None] * venue.capital / close[:, None] / lot[:, None]) * lot[:, None]
-    by_action = np.searchsorted(SIZES, GRID.size)
-    each = lambda column: np.repeat(column, ACTIONS)  # noqa: E731
-    stop = ((unit * close)[:, None] * GRID.stop[None]).ravel()
-    traded = each(span[:, 1] >= 0)
+    lot = np.array(venue.lot_sizes(plan["symbol"], ground.session), float)
+    quantity = np.floor(action.size * venue.capital / close[:, None] / lot[:, None]) * lot[:, None]
+    each = lambda column: np.repeat(column, m)  # noqa: E731
+    side, stop = action.side.ravel(), ((unit * close)[:, None] * action.stop).ravel()
     orders = Orders.of(
-        side=np.tile(GRID.side, n),
-        quantity=np.where(traded, quantity[:, by_action].ravel(), 0.0),
+        side=side,
+        quantity=np.where(each(span[:, 1] >= 0), quantity.ravel(), 0.0),
         first=each(np.maximum(span[:, 0], 0)),
         last=each(np.maximum(span[:, 1], 0)),
         due=each(np.maximum(span[:, 1], 0)),
         volatility=each(volatility),
         stop_distance=stop,
-        target_distance=stop * np.tile(GRID.target, n),
+        target_distance=stop * action.target.ravel(),
         entry_bars=ENTRY_BARS,
         noise_entry=each(noise[:, 0]),
         noise_exit=each(noise[:, 1]),
         lot=each(lot),
     )
-    fills = simulate(bars, orders, venue.rules) if n and len(bars.open) else _nothing(orders)
-    values = _values(np.tile(GRID.side, n), fills, venue, carried=False, dividends=np.zeros(n * ACTIONS))
-    return fills, values, (values.gross - values.cost).reshape(n, ACTIONS).astype(np.float32)
+    fills = simulate(ground.bars, orders, venue.rules) if n and len(ground.bars.open) else _nothing(orders)
+    return fills, _values(side, fills, venue, carried=False, dividends=np.zeros(n * m))
 
 
-def _resume(
-    positions: pl.DataFrame, bars: Bars, spans: Mapping[str, tuple[int, int]], venue: Venue, seed: int, session: date
-) -> tuple[Fills, _Values]:
+def _sides(decisions: pl.DataFrame) -> FloatArray:
+    """+1 long, −1 short."""
+    return np.where(decisions["side"].to_numpy() == "long", 1.0, -1.0)
+
+
+def _resume(positions: pl.DataFrame, ground: _Ground) -> tuple[Fills, _Values]:
     """Go on with what is open; a symbol without bars today stays as it is."""
     held = [np.array(column) for column in zip(*positions["engine"].to_list(), strict=True)] or [np.empty(0)] * len(
         Fills._fields
     )
     state = Fills._make(c.astype(t) for c, t in zip(held, _DTYPES, strict=True))
-    side = decode(positions["action"].to_numpy().astype(np.int64)).side
-    span = np.array([spans.get(s, (0, -1)) for s in positions["held_as"]], np.int64).reshape(len(side), 2)
+    side, venue = _sides(positions), ground.venue
+    span = np.array([ground.spans.get(s, (0, -1)) for s in positions["held_as"]], np.int64).reshape(len(side), 2)
     here = np.flatnonzero(span[:, 1] >= 0)
     if here.size:
-        noise = _noise(positions["held_as"].to_list(), seed, session)[here]
-        meaning = decode(positions["action"].to_numpy().astype(np.int64)[here])
-        stop = (positions["risk_unit"] * positions["reference_close"]).to_numpy()[here] * meaning.stop
+        noise = _noise(positions["held_as"].to_list(), ground.seed, ground.session)[here]
+        stop = (positions["risk_unit"] * positions["reference_close"] * positions["stop_atr"]).to_numpy()[here]
         orders = Orders.of(
-            side=meaning.side, quantity=positions["quantity"].to_numpy()[here], first=span[here, 0], last=span[here, 1],
+            side=side[here], quantity=positions["quantity"].to_numpy()[here], first=span[here, 0], last=span[here, 1],
             due=span[here, 0] - 1, volatility=positions["volatility"].to_numpy()[here], stop_distance=stop,
-            target_distance=stop * meaning.target, entry_bars=0, noise_entry=noise[:, 0], noise_exit=noise[:, 1],
-            lot=np.array(venue.lot_sizes(positions["held_as"], session), float)[here],
+            target_distance=stop * positions["target_mult"].to_numpy()[here], entry_bars=0,
+            noise_entry=noise[:, 0], noise_exit=noise[:, 1],
+            lot=np.array(venue.lot_sizes(positions["held_as"], ground.session), float)[here],
         )  # fmt: skip
-        resumed = simulate(bars, orders, venue.rules, state=state.take(here))
+        resumed = simulate(ground.bars, orders, venue.rules, state=state.take(here))
         for column, new in zip(state, resumed, strict=True):
             column[here] = new
     return state, _values(side, state, venue, carried=True, dividends=positions["dividends"].to_numpy())
@@ -236,15 +284,18 @@ def _values(side: FloatArray, fills: Fills, venue: Venue, *, carried: bool, divi
     return _Values(hide(gross), hide(cost), notional, charges_entry, charges_exit)
 
 
-def _outcomes(decisions: pl.DataFrame, fills: Fills, values: _Values, stamps: pl.Series) -> pl.DataFrame:
-    """Decisions with their outcome, `notional`, `open`, the engine's state and both legs' details."""
+def _outcomes(
+    decisions: pl.DataFrame, fills: Fills, values: _Values, stamps: pl.Series, besides: Sequence[str] = ()
+) -> pl.DataFrame:
+    """Decisions with their outcome, `notional`, `open`, the engine's state and both legs' details, and before them the
+    columns `besides`."""
     complete = np.isfinite(values.gross)
     unfilled = fills.entry_quantity == 0
     reason = [EXIT_NAME.get(ExitReason(r)) for r in fills.reason]
     resumed = "entry_ts" in decisions.columns
     entry_ts = decisions["entry_ts"] if resumed else _stamp(stamps, fills.entry_row)
     names = ["carried" if resumed and r == "time" else r for r in reason]
-    frame = decisions.select(DECISION.names()).with_columns(
+    frame = decisions.select(*besides, *DECISION.names()).with_columns(
         entry_ts=entry_ts,
         entry_price=fills.entry_price,
         exit_ts=_stamp(stamps, np.where(complete, fills.exit_row, -1)),

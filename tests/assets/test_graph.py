@@ -72,10 +72,10 @@ def test_every_market_has_the_same_assets_and_one_of_real_bars_its_reference_dat
 
 
 @pytest.mark.parametrize("market", profile_names())
-def test_a_market_has_one_sessions_definition_and_one_weekly_one(market: str):
+def test_a_market_has_one_definition_of_sessions_one_of_weeks_and_one_of_months(market: str):
     used = {id(p): p for key in PARTITIONED if key.path[0] == market and (p := GRAPH.get(key).partitions_def)}
     expected = partitions_of(market)
-    assert set(used) == {id(expected.sessions), id(expected.weeks)}
+    assert set(used) == {id(expected.sessions), id(expected.weeks), id(expected.months)}
 
 
 @pytest.mark.parametrize("key", PARTITIONED, ids=name)
@@ -88,8 +88,10 @@ def test_a_partition_depends_on_the_same_session_on_its_week_or_on_itself_one_se
         elif GRAPH.get(parent).partitions_def is node.partitions_def:
             assert is_unshifted(mapping) or isinstance(mapping, dg.IdentityPartitionMapping), name(parent)
         else:
-            assert node.partitions_def is partitions_of(key.path[0]).weeks
-            assert is_unshifted(mapping), f"the week of {name(key)} must depend on the sessions that lie in it"
+            partitions = partitions_of(key.path[0])
+            assert node.partitions_def in (partitions.weeks, partitions.months)
+            assert GRAPH.get(parent).partitions_def is partitions.sessions
+            assert is_unshifted(mapping), f"{name(key)} must depend on the sessions that lie in it"
 
 
 def test_a_week_depends_on_exactly_its_sessions():

@@ -53,7 +53,7 @@ def run_session(bars: list[Bar], order: Order, rules: ExecutionRules, trade: Tra
     for row in range(order.first, order.last + 1):
         one_bar(trade, bars[row], order, rules)
     trade.cancelled = True
-    if trade.holding and trade.leaving is None and order.due <= order.last:
+    if trade.holding and trade.leaving is None and (order.due <= order.last or order.leave <= order.last):
         trade.leaving = "TIME"
     return trade
 
@@ -65,7 +65,7 @@ def one_bar(trade: Trade, bar: Bar, order: Order, rules: ExecutionRules) -> None
     left = bar.volume * rules.max_participation if counted else math.inf
     long = order.side == 1
 
-    if trade.holding and (trade.leaving or bar.row > order.due):
+    if trade.holding and (trade.leaving or bar.row > order.due or bar.row >= order.leave):
         trade.leaving = trade.leaving or "TIME"
         sell(trade, bar, order, rules, left, moved_open(bar, order, order.noise_exit, rules), None)
         return
@@ -100,7 +100,7 @@ def one_bar(trade: Trade, bar: Bar, order: Order, rules: ExecutionRules) -> None
 def enter(trade: Trade, bar: Bar, order: Order, rules: ExecutionRules, left: float) -> tuple[str, float]:
     """When the entry filled in this bar ("not", "open", "inside"), and how much."""
     begins = order.first + rules.latency_bars
-    works = not trade.cancelled and trade.leaving is None and begins <= bar.row <= order.due
+    works = not trade.cancelled and trade.leaving is None and begins <= bar.row <= order.due and bar.row < order.leave
     if not works or bar.row - begins >= order.entry_bars or trade.bought >= order.quantity:
         return "not", 0.0
     buys, limit = order.side == 1, None

@@ -63,6 +63,7 @@ def one_order(draw: st.DrawFn, rows: int) -> Orders:
         noise_entry=draw(noise),
         noise_exit=draw(noise),
         lot=draw(st.sampled_from((float("nan"), float("nan"), 0.0, 0.125, 2.0))),
+        leave=draw(st.one_of(st.just(NEVER), st.just(NEVER), st.integers(first, last + 2))),
     )
 
 
@@ -162,10 +163,35 @@ def test_two_sessions_resumed_equal_one_run_over_both_where_the_entry_ends_with_
     entry_bars = np.minimum(first.entry_bars, np.maximum(0, cut - first.first - rules.latency_bars))
     first = first._replace(last=np.array([cut - 1]), entry_bars=entry_bars)
     whole = simulate(both, first._replace(last=np.array([both.open.size - 1])), rules)
-    later = np.array([NEVER if first.due[0] == NEVER else first.due[0] - cut])
-    second = first._replace(first=np.array([0]), last=np.array([two.open.size - 1]), due=later)
+    due, leave = (np.where(row == NEVER, NEVER, row - cut) for row in (first.due, first.leave))
+    second = first._replace(
+        first=np.array([0]), last=np.array([two.open.size - 1]), due=due, leave=np.maximum(leave, 0)
+    )
     evening = simulate(one, first, rules)
     morning = simulate(two, second, rules, evening)
     moved = morning.exit_row + np.where(morning.exit_quantity > evening.exit_quantity, cut, 0)
     for name, a, b in zip(Fills._fields, whole, morning._replace(exit_row=moved), strict=True):
         np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_leaving_ends_the_entry_sends_the_rest_out_at_market_and_changes_nothing_before(data: st.DataObject):
+    bars = data.draw(sessions(least=2))
+    placed, rules = data.draw(one_order(bars.open.size)), data.draw(RULES)
+    never = placed._replace(leave=np.array([NEVER]))
+    row = int(placed.leave[0])
+    _, without = step_by_step(bars, never.order(0), rules)
+    state, fills = step_by_step(bars, placed.order(0), rules)
+    before = max(0, min(row - placed.first[0], len(fills)))
+    np.testing.assert_array_equal(
+        [f.entry + f.exit for f in fills[:before]], [f.entry + f.exit for f in without[:before]]
+    )
+    assert all(fill.entry.quantity == 0 for fill in fills[before:])
+    held = sum(f.entry.quantity - f.exit.quantity for f in fills[:before])
+    if before < len(fills) and held > 0 and state.leaving == ExitReason.TIME:
+        out = next((fill.exit for fill in fills[before:] if fill.exit.quantity > 0), None)
+        bar = bars.bar(out.row) if out else None
+        moved = 1.0 + rules.noise * placed.volatility[0] * placed.noise_exit[0]
+        assert out is None or bar is None or out.reference == min(max(bar.open * moved, bar.low), bar.high)
+    assert state.exit.quantity == state.entry.quantity or row > placed.last[0] or state.leaving != ExitReason.OPEN

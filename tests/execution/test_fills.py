@@ -280,6 +280,20 @@ def test_a_target_that_finds_no_volume_left_waits_and_a_stop_does_not():
     assert (out["exit_row"], out["exit_reference"], out["reason"]) == (1, 99, "STOP")
 
 
+def test_a_decision_to_leave_goes_out_at_the_open_of_that_row_before_stop_and_target():
+    bars = market(quiet(100), quiet(101), (103, 110, 90, 104, 1000), quiet(104))
+    out = run(bars, leave=2, stop_distance=5.0, target_distance=5.0, due=3)
+    assert (out["exit_row"], out["exit_reference"], out["reason"]) == (2, 103, "TIME")
+
+
+def test_a_decision_to_leave_cancels_what_is_left_of_the_entry_and_goes_on_until_all_is_out():
+    bars = market(quiet(100, 4), quiet(101, 3), quiet(102, 5))
+    out = run(bars, quantity=10.0, entry_bars=3, leave=1)
+    assert (out["entry_quantity"], out["exit_quantity"], out["exit_row"]) == (4, 4, 2)
+    assert out["exit_reference"] == pytest.approx((3 * 101 + 1 * 102) / 4)
+    assert run(market(quiet(100, 0), quiet()), entry_bars=2, leave=1)["reason"] == "UNFILLED"
+
+
 # --- overnight --------------------------------------------------------------------------------------------------------
 
 
@@ -346,6 +360,7 @@ def test_orders_and_bars_come_from_frames_with_null_volume_as_nan():
         ("entry_bars", -1),
         ("volatility", math.nan),
         ("noise_entry", math.inf),
+        ("leave", -1),
     ],
 )
 def test_an_order_that_cannot_run_is_named_with_field_index_and_value(field: str, value: float):

@@ -24,7 +24,7 @@ from odin_core.market.history import NaiveMoment
 
 FIRST, LAST = date(2023, 1, 2), date(2023, 1, 9)  # six sessions
 USUAL_GRID = {"decision": "day", "technical": "5m", "price_action": "5m", "cross_section": "60m", "open_interest": "5m",
-              "fundamental": "day"}  # fmt: skip
+              "fundamental": "day", "sequence": "5m"}  # fmt: skip
 
 
 def demo(folder: Path) -> MarketData:

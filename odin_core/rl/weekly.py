@@ -1,0 +1,239 @@
+"""The week's PPO of a life: trained at the week's last close on what was known, judged on sessions that no seed saw.
+
+Several trainings differ in their seed alone, and the first is the candidate, chosen before anything is looked at; the
+others tell whether luck carries it. The candidate runs as a shadow from the next session on (`lifecycle.shadow`). It is
+no champion: what it knows enters through `distillation`, as a joint policy that a person promotes. Where everything
+lies: `lifecycle.learners`."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from odin_core.evaluation.evidence import Criterion, Verdict
+from odin_core.execution.costs import CostSchedule
+from odin_core.execution.orders import ExecutionRules
+from odin_core.lifecycle.run import loop_rules
+from odin_core.market.bars import minutes_of
+from odin_core.rl.callbacks import CURVE
+from odin_core.rl.config import EnvironmentConfig
+from odin_core.rl.learner_config import PPOConfig
+from odin_core.rl.weekly_config import WeekConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from odin_core.encoder.model import TrainedEncoder
+    from odin_core.lifecycle.life import Life
+    from odin_core.market.data import MarketData
+    from odin_core.rl.evaluation import SeedEvaluation
+    from odin_core.rl.policy import TradingPolicy
+    from odin_core.rl.starts import Starts
+    from odin_core.rl.tape import Tape
+
+CURVES: Final = pl.Schema({"seed": pl.Int64(), **CURVE})
+SEEDS: Final = pl.Schema(  # of `evaluation.evaluate_seeds`
+    {
+        "seed": pl.Int64(),
+        "net_return": pl.Float64(),
+        "excess": pl.Float64(),
+        "t": pl.Float64(),
+        "sharpe": pl.Float64(),
+        "trades": pl.Float64(),  # mean of an episode
+        "hit_rate": pl.Float64(),
+        "p_value": pl.Float64(),
+    }
+)
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPOWeek:
+    """What a week's training left. Without a policy, `reason` says what it would have needed."""
+
+    session: date  # the week's last one
+    reason: str
+    policy: "TradingPolicy | None" = None
+    verdict: Verdict | None = None
+    seeds: pl.DataFrame = field(default_factory=SEEDS.to_frame)  # SEEDS
+    curves: pl.DataFrame = field(default_factory=CURVES.to_frame)  # CURVES
+
+    @property
+    def outcome(self) -> str:
+        """passed, refused, insufficient or not_trained"""
+        if self.verdict is None:
+            return "not_trained"
+        return "passed" if self.verdict.outcome == "promoted" else self.verdict.outcome
+
+
+def train_week(
+    life: "Life",
+    data: "MarketData",
+    session: date,
+    *,
+    week: WeekConfig,
+    environment: EnvironmentConfig,
+    config: PPOConfig,
+    incumbent: "TradingPolicy | None" = None,
+    folder: "Path | None" = None,
+    progress: Progress | None = None,
+) -> PPOWeek:
+    """Train and judge the PPO of the week that ends with the finished `session`.
+
+    `incumbent`: the policy of the week before, for a warm start; one on another encoder or of another shape is left
+    aside. With a `folder`, a training that was killed goes on there. `progress(done, total, at)` counts updates of all
+    seeds. Nothing later than the session's close is read. Raises what `market_tape` and `ppo.train` raise."""
+    from odin_core.rl.market_tape import market_tape
+
+    sessions = [s for s in data.sessions(last=session) if s <= session][
+        -week.lookback_sessions - week.judged_sessions :
+    ]
+    learned, judged = sessions[: -week.judged_sessions], sessions[-week.judged_sessions :]
+    if len(learned) < 2:
+        return PPOWeek(
+            session=session, reason=f"{len(sessions)} sessions with bars; it takes {week.judged_sessions + 2}"
+        )
+    encoder = encoder_for(data, session, week.encoder)
+    if encoder is None:
+        return PPOWeek(session=session, reason="no encoder is trained on earlier sessions: odin encoder train")
+    close = data.calendar.hours(session).close
+    tape = market_tape(data, learned[0], learned[-1], encoder, as_of=close)
+    rules, costs = market_rules(life, data, encoder.config.interval)
+    facts = {
+        "encoder": encoder.version,
+        "session": str(session),
+        "learned": [str(learned[0]), str(learned[-1])],
+        "judged": [str(judged[0]), str(judged[-1])],
+        "environment": environment.model_dump(mode="json"),
+    }
+    training = _Training(tape, environment, config, rules, costs, _starts(life, tape, learned), facts, folder, progress)
+    warm = incumbent if week.warm_start and incumbent and incumbent.facts.get("encoder") == encoder.version else None
+    policies, curves = training.all_seeds(life.config.seed, week.seeds, warm)
+    test = market_tape(data, judged[0], judged[-1], encoder, as_of=close)
+    found = _judged(policies, test, environment, rules, costs, week)
+    candidate = policies[life.config.seed]
+    verdict = _verdict(candidate.version, found, week)
+    return PPOWeek(
+        session=session,
+        reason=verdict.reason,
+        policy=candidate,
+        verdict=verdict,
+        seeds=found.seeds.match_to_schema(SEEDS),
+        curves=curves,
+    )
+
+
+def encoder_for(data: "MarketData", session: date, version: str = "") -> "TrainedEncoder | None":
+    """The encoder of that version; without one, of those trained through `session` or earlier the newest."""
+    from odin_core.encoder.store import months, stored
+
+    if version:
+        return stored(data.lake, version)
+    known = [month for month in months(data.lake) if month.trained_through <= session]
+    return stored(data.lake, max(known, key=lambda month: month.trained_through).version) if known else None
+
+
+def market_rules(life: "Life", data: "MarketData", interval: str) -> tuple[ExecutionRules, CostSchedule]:
+    """How orders are filled and charged in the life's market on bars of an interval. The profile counts its latency in
+    minutes; here it is whole bars, rounded to the nearest."""
+    venue = loop_rules(life, data.profile).venue
+    bars = round(venue.rules.latency_bars / (minutes_of(interval) or math.inf))
+    return replace(venue.rules, latency_bars=bars), venue.costs
+
+
+def _starts(life: "Life", tape: "Tape", learned: list[date]) -> "Starts | None":
+    """Contexts of the life's decisions on the tape, taken, skipped and rejected; None where there are none yet."""
+    from odin_core.rl.starts import NoStarts, Starts
+
+    decided = [life.read("replay_buffer", s) for s in life.lake.sessions("replay_buffer") if s in set(learned)]
+    if not decided or not sum(frame.height for frame in decided):
+        return None
+    try:
+        return Starts.of_replay(tape, pl.concat(decided, how="diagonal"))
+    except NoStarts:
+        return None
+
+
+@dataclass(frozen=True)
+class _Training:
+    tape: "Tape"
+    environment: EnvironmentConfig
+    config: PPOConfig
+    rules: ExecutionRules
+    costs: CostSchedule
+    starts: "Starts | None"
+    facts: Mapping[str, Any]
+    folder: "Path | None"
+    progress: Progress | None
+
+    def all_seeds(
+        self, first: int, seeds: int, warm: "TradingPolicy | None"
+    ) -> tuple[dict[int, "TradingPolicy"], pl.DataFrame]:
+        """Policy by seed, and their CURVES."""
+        policies, curves = {}, []
+        for number, seed in enumerate(range(first, first + seeds)):
+            trained = self._one(seed, number, seeds, warm)
+            policies[seed] = trained.policy
+            curves.append(trained.curve.select(pl.lit(seed, pl.Int64).alias("seed"), pl.all()))
+        return policies, pl.concat(curves).match_to_schema(CURVES)
+
+    def _one(self, seed: int, number: int, seeds: int, warm: "TradingPolicy | None"):
+        from odin_core.rl.ppo import train
+        from odin_core.rl.starts import Curriculum
+        from odin_core.rl.vector import TradingVecEnv
+
+        total = self.config.updates
+        told = self.progress
+        venv = TradingVecEnv(
+            self.tape, self.environment, self.config.environments, rules=self.rules, costs=self.costs, seed=seed
+        )
+        try:
+            steering = None
+            if self.starts and self.config.curriculum:
+                steering = Curriculum(venv, self.starts, self.config.hardness, self.config.reward_scale)
+            elif self.starts:
+                venv.set_starts(self.starts.rows)
+            return train(
+                venv, self.config, seed=seed, warm_start=warm, steering=steering, identity=self.facts, facts=self.facts,
+                folder=self.folder / f"seed-{seed}" if self.folder else None,
+                progress=(lambda row: told(number * total + int(row["update"] or 0), seeds * total, f"seed {seed}"))
+                if told else None,
+            )  # fmt: skip
+        finally:
+            venv.close()
+
+
+def _judged(
+    policies: "Mapping[int, TradingPolicy]",
+    test: "Tape",
+    environment: EnvironmentConfig,
+    rules: ExecutionRules,
+    costs: CostSchedule,
+    week: WeekConfig,
+) -> "SeedEvaluation":
+    from odin_core.rl.evaluation import evaluate_seeds
+
+    return evaluate_seeds(policies, test, environment, rules=rules, costs=costs, draws=week.draws)
+
+
+def _verdict(version: str, found: "SeedEvaluation", week: WeekConfig) -> Verdict:
+    """PASS or FAIL of the week's candidate, the first row of `found`, and of its learner over all seeds."""
+    candidate, seeds = found.seeds.row(0, named=True), found.summary.row(0, named=True)
+    unit = "net return a session, mean over symbols"
+    criteria = (
+        Criterion(name="beats random", value=candidate["p_value"], relation="<=", threshold=week.error, unit="share",
+                  explanation="share of random portfolios of the same turnover that did at least as well"),
+        Criterion(name="earns after costs", value=candidate["net_return"], unit=unit,
+                  explanation="mean net return of the judged sessions, against staying flat"),
+        Criterion(name="seeds", value=float(seeds["seeds"]), relation=">=", threshold=5.0, unit="trainings",
+                  amount=True, explanation="trainings that differ in their seed alone"),
+        Criterion(name="seeds that beat random", value=seeds["positive"], relation=">=", unit="share",
+                  threshold=week.seeds_min_share, explanation="share of the seeds with an excess above random's"),
+        Criterion(name="without the best seed", value=seeds["without_best"], unit=unit,
+                  explanation="mean excess over random of all seeds but the luckiest"),
+    )  # fmt: skip
+    facts = {name: seeds[name] for name in ("mean", "std", "worst", "best")} | {"trades": float(candidate["trades"])}
+    return Verdict(candidate=version, incumbent=None, hypothesis=1, alpha=week.error, criteria=criteria, facts=facts)

@@ -1,0 +1,24 @@
+"""Policies learned on planted tapes, once per test process, and the tapes they are tried on."""
+
+from functools import cache
+
+from odin_core.rl.config import EnvironmentConfig
+from odin_core.rl.learner_config import PPOConfig
+from odin_core.rl.policy import TradingPolicy
+from odin_core.rl.ppo import train_ppo
+from odin_core.rl.tape import Tape, planted
+
+BARS = 60
+TASK = EnvironmentConfig(episode_bars=BARS)
+QUICK = PPOConfig(environments=64, rollout=32, batch=512, steps=120_000, learning_rate=3e-3, hidden=(32, 32), threads=1)
+
+
+@cache
+def tape(seed: int, edge: float, *, cheat: bool = False) -> Tape:
+    """Forty sessions of four symbols; another seed is another market."""
+    return planted(seed, edge=edge, sessions=40, bars=BARS, state=6, heatmap=1, cheat=cheat)
+
+
+@cache
+def learned(config: PPOConfig, seed: int, edge: float, *, cheat: bool = False) -> TradingPolicy:
+    return train_ppo(tape(1, edge, cheat=cheat), TASK, config, seed=seed).policy
