@@ -3,9 +3,11 @@
 import dagster as dg
 
 from odin_assets.assets.catalog import catalog_assets
+from odin_assets.assets.encoder import encoder_assets
 from odin_assets.assets.evaluation import evaluation_assets
 from odin_assets.assets.features import feature_assets
 from odin_assets.assets.leaks import leak_assets
+from odin_assets.assets.learners import learner_assets
 from odin_assets.assets.learning import weekly_assets
 from odin_assets.assets.loop import loop_asset
 from odin_assets.assets.market import market_assets
@@ -26,8 +28,10 @@ def market_definitions(market: str) -> dg.Definitions:
         *reference_assets(market),
         *feature_assets(market),
         *leak_assets(market),
+        *encoder_assets(market),
         loop_asset(market),
         *weekly_assets(market),
+        *learner_assets(market),
         *evaluation_assets(market),
         *monitoring_assets(market),
         *catalog_assets(market),

@@ -16,6 +16,8 @@ from odin_assets.resources import OdinHome, around, now, users_mistakes
 LOOP_NAMES = tuple(OUTPUTS)
 UPSTREAM = ("price_history", "data_quality", "features")
 MONITORING = ("drift_report", "performance_report")
+SHADOWS = ("embeddings", "shadow_decisions")
+LEARNERS = ("ppo_policy", "reinforce_policy", "distilled_policy")
 
 
 class JobNames(NamedTuple):
@@ -26,6 +28,8 @@ class JobNames(NamedTuple):
     announce_deployment: str
     drift_page: str
     watch: str
+    encoder: str
+    learners: str
 
 
 def job_names(market: str) -> JobNames:
@@ -47,7 +51,17 @@ def market_jobs(market: str) -> list[Any]:
         selection=dg.AssetSelection.assets(dg.AssetKey([market, "drift_page"])),
         description="What the champion learned from beside what it meets now, feature by feature.",
     )
-    return [_announce(market), _retrain(market), _announce_deployment(market), page, _watch(market)]
+    month = dg.define_asset_job(
+        job_names(market).encoder,
+        selection=dg.AssetSelection.assets(dg.AssetKey([market, "encoder"])),
+        description="The sequence encoder of a month that is over.",
+    )
+    week = dg.define_asset_job(
+        job_names(market).learners,
+        selection=dg.AssetSelection.assets(*(dg.AssetKey([market, name]) for name in LEARNERS)),
+        description="The slow learners of a week that is over: PPO, REINFORCE, the policy distilled of PPO.",
+    )
+    return [_announce(market), _retrain(market), _announce_deployment(market), page, _watch(market), month, week]
 
 
 @lru_cache(maxsize=16)  # the schedule and the definitions must name the same object
@@ -62,12 +76,12 @@ def session_job(market: str):
 
 @lru_cache(maxsize=16)
 def evening_job(market: str):
-    """What the daily schedule runs: the session, and then what people read of it, with its alerts."""
-    monitoring = dg.AssetSelection.assets(*(dg.AssetKey([market, name]) for name in MONITORING))
+    """What the daily schedule runs: the session, then what people read of it, with its alerts, and the shadows."""
+    besides = dg.AssetSelection.assets(*(dg.AssetKey([market, name]) for name in (*MONITORING, *SHADOWS)))
     return dg.define_asset_job(
         evening_job_name(market),
-        selection=_session_selection(market) | monitoring,
-        description="One more session, its drift and the evening summary.",
+        selection=_session_selection(market) | besides,
+        description="One more session, its drift, the evening summary, and what all shadows would have done.",
     )
 
 

@@ -4,6 +4,7 @@ A tick only asks: the run it requests is the same partition run as in Dagit, and
 live life that missed evenings catches up in one run; a simulated one is carried on only where the day's session is
 next, so that a life of January to June 2023 stays what it is."""
 
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -90,40 +91,68 @@ def _request(life: Life, first: date, last: date) -> dg.RunRequest:
 
 
 def live_schedules(market: str) -> list[dg.ScheduleDefinition]:
-    """What is looked at of a live life by the clock: the alert rules every evening, the drift page on Saturdays."""
-    profile, names = load_profile(market), job_names(market)
-    evening = datetime.combine(datetime(2000, 1, 1), profile.close) + WATCH_AFTER_CLOSE
+    """What happens to a live life by the clock, besides its sessions: the alert rules every evening; on Saturdays the
+    drift page and the slow learners of the week; at a month's beginning the encoder of the one before."""
+    names = job_names(market)
+    evening = datetime.combine(datetime(2000, 1, 1), load_profile(market).close) + WATCH_AFTER_CLOSE
     return [
         _live_schedule(
-            profile,
-            f"{market}_watch",
+            market,
+            "watch",
             names.watch,
             f"{evening.minute} {evening.hour} * * *",
             "Every evening, the alert rules of a live life: late data, overdue retrains, failed runs, drift.",
         ),
         _live_schedule(
-            profile,
-            f"{market}_weekly_drift_page",
+            market,
+            "weekly_drift_page",
             names.drift_page,
             "0 12 * * 6",
             "On Saturdays, the drift page of a live life.",
         ),
+        _live_schedule(
+            market,
+            "weekly_learners",
+            names.learners,
+            "0 6 * * 6",
+            "On Saturdays, the slow learners of the week that is over: PPO, REINFORCE and what is distilled.",
+            lambda at: str((at - timedelta(days=at.weekday())).date()),
+        ),
+        _live_schedule(
+            market,
+            "monthly_encoder",
+            names.encoder,
+            "0 4 1 * *",
+            "On the first, the sequence encoder of the month that is over.",
+            lambda at: str((at.replace(day=1) - timedelta(days=1)).date().replace(day=1)),
+        ),
     ]
 
 
-def _live_schedule(profile: MarketProfile, name: str, job: str, cron: str, description: str) -> dg.ScheduleDefinition:
+def _live_schedule(
+    market: str,
+    name: str,
+    job: str,
+    cron: str,
+    description: str,
+    partition: Callable[[datetime], str] | None = None,
+) -> dg.ScheduleDefinition:
+    """`partition`: of the job's assets that a tick, in the market's own time, asks for."""
+    zone = load_profile(market).timezone
+
     @dg.schedule(
-        name=name,
+        name=f"{market}_{name}",
         job_name=job,
         cron_schedule=cron,
-        execution_timezone=profile.timezone,
+        execution_timezone=zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=description,
     )
     def scheduled(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
-        what = job.removeprefix(f"{profile.name}_")
-        return _of_the_live_life(odin, profile.name) or dg.RunRequest(
-            run_key=f"{what}:{context.scheduled_execution_time:%Y-%m-%d}"
+        at = context.scheduled_execution_time
+        key = partition(at.astimezone(ZoneInfo(zone))) if partition else None
+        return _of_the_live_life(odin, market) or dg.RunRequest(
+            run_key=f"{job.removeprefix(f'{market}_')}:{at:%Y-%m-%d}", partition_key=key
         )
 
     return scheduled

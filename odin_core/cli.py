@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from odin_core import text
+from odin_core.commands import learners
 from odin_core.commands.actions import actions, fundamentals
 from odin_core.commands.alerts import alerts
 from odin_core.commands.common import (
@@ -26,6 +27,7 @@ from odin_core.commands.common import (
 from odin_core.commands.data import data
 from odin_core.commands.database import database
 from odin_core.commands.dataset import dataset
+from odin_core.commands.encoder import encoder
 from odin_core.commands.evaluate import evaluate
 from odin_core.commands.features import features
 from odin_core.commands.life import life
@@ -35,6 +37,7 @@ from odin_core.commands.quality import accept, quality
 from odin_core.commands.registry import registry
 from odin_core.commands.remove import remove
 from odin_core.commands.research import labels, structure
+from odin_core.commands.rl import rl
 from odin_core.commands.sources import check, compact, fetch, login, tap
 from odin_core.errors import OdinError
 
@@ -175,8 +178,10 @@ def report(
 
 for command in (fetch, check, login, tap, compact, actions, fundamentals, options, quality, accept, remove):
     data.add_command(command)
-for group in (alerts, data, database, dataset, features, labels, life, registry, structure):
+for group in (alerts, data, database, dataset, encoder, features, labels, life, registry, rl, structure):
     cli.add_command(group)
+for command in (learners.train, learners.distil, learners.report, learners.shadow):
+    rl.add_command(command)
 for command in (drift, evaluate, performance):
     cli.add_command(command)
 

@@ -139,6 +139,11 @@ def write_text(text: str, path: Path) -> None:
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(content: bytes, path: Path) -> None:
+    """Write a small file whole or not at all."""
+    _replace(path, lambda temporary: temporary.write_bytes(content))
+
+
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """`write` a temporary file beside `path`, its name this thread's own, then rename it; an error removes it."""
     path.parent.mkdir(parents=True, exist_ok=True)

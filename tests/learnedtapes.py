@@ -10,7 +10,7 @@ from odin_core.rl.tape import Tape, planted
 
 BARS = 60
 TASK = EnvironmentConfig(episode_bars=BARS)
-QUICK = PPOConfig(environments=64, rollout=32, batch=512, steps=120_000, learning_rate=3e-3, hidden=(32, 32), threads=1)
+QUICK = PPOConfig(environments=64, rollout=32, batch=512, steps=80_000, learning_rate=3e-3, hidden=(32, 32), threads=1)
 
 
 @cache

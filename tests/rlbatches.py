@@ -73,7 +73,11 @@ class Signals(Batch):
         seen = self._seen()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in np.flatnonzero(dones):
-            infos[i] = {"TimeLimit.truncated": True, "terminal_observation": seen[i] + 1, "summary": {"equity": 100.0 + i}}
+            infos[i] = {
+                "TimeLimit.truncated": True,
+                "terminal_observation": seen[i] + 1,
+                "summary": {"equity": 100.0 + i},
+            }
         return seen, rewards.astype(np.float32), dones, infos
 
     def state(self) -> dict[str, np.ndarray]:

@@ -125,14 +125,14 @@ def begin(folder: Path, config: LifeConfig | None = None, *, edit: Edit | None =
 @cache
 def _made_before() -> Path:
     """The market folder of the default exchange up to LAST: most lives of most tests need the same one."""
-    data = small_market(open_home(_folder() / "home"), quick())
+    data = small_market(open_home(folder_of_this_process() / "home"), quick())
     for session in data.calendar.sessions(data.calendar.previous(FIRST), LAST):
         data.decision_rows(session)
     return data.lake.root
 
 
-def _folder() -> Path:
-    """A folder that lasts as long as this process."""
+def folder_of_this_process() -> Path:
+    """A new folder that lasts as long as this process."""
     folder = Path(tempfile.mkdtemp(prefix="odin-small-lives-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -141,7 +141,7 @@ def _folder() -> Path:
 @cache
 def climbed() -> tuple[Life, MarketData]:
     """A life run to CLIMBED, in a folder of this process. For reading only: tests share it."""
-    life, data = begin(_folder() / "home", quick(*CLIMBING), edit=rough(plain_edge()))
+    life, data = begin(folder_of_this_process() / "home", quick(*CLIMBING), edit=rough(plain_edge()))
     run_to(life, data, CLIMBED)
     return life, data
 

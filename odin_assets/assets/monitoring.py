@@ -16,7 +16,7 @@ from odin_assets.instance import POOL
 from odin_assets.partitions import by_session, session_of
 from odin_assets.resources import OdinHome, in_line, market_of, now, reported, tell, users_mistakes
 from odin_assets.versions import code_version
-from odin_core.lake import write_text
+from odin_core.lake import write_bytes, write_text
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life
@@ -146,7 +146,7 @@ def _stored(life: "Life", session: date, found: "Performance") -> dict[str, Any]
         write_text(summary, _page(life, session, "md"))
         drawn = picture(found.details) if session == life.head else None
         if drawn:
-            _page(life, session, "png").write_bytes(drawn)
+            write_bytes(drawn, _page(life, session, "png"))
     row = found.row.row(0, named=True)
     shown: dict[str, Any] = {"status": row["status"], "life": life.id, "summary": dg.MetadataValue.md(summary)}
     if drawn:

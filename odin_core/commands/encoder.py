@@ -46,7 +46,7 @@ def encoder() -> None:
 @common
 @click.option("--month", type=Month(), required=True, help="Trained on all bars up to this month's end.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="YAML; see `settings`.")
-@click.option("--preset", type=PRESETS, help="Instead of --config; default: the home's settings/encoder.yaml, or small.")
+@click.option("--preset", type=PRESETS, help="Instead of --config; default: the home's settings, or small.")
 @as_json
 def train(home: Path, market: str, month: date, config: Path | None, preset: str | None, json_output: bool) -> None:
     """Train the encoder of a month, or find it trained. Goes on from its last checkpoint after a stop."""
@@ -79,7 +79,7 @@ def listed(home: Path, market: str, json_output: bool) -> None:
 @encoder.command()
 @common
 @click.option("--version", help="An encoder's version; default: the one trained last.")
-@click.option("--sessions", type=click.IntRange(min=1), default=20, show_default=True, help="The last so many sessions.")
+@click.option("--sessions", type=click.IntRange(min=1), default=20, show_default=True, help="The last so many.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where the page goes, .html or .md.")
 @as_json
 def report(home: Path, market: str, version: str | None, sessions: int, out: Path | None, json_output: bool) -> None:

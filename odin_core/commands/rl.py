@@ -23,6 +23,7 @@ SETTINGS = {
     "ppo": "odin_core.rl.learner_config:PPOConfig",
     "reinforce": "odin_core.rl.offline_config:ReinforceConfig",
     "sac": "odin_core.rl.learner_config:SACConfig",
+    "week": "odin_core.rl.weekly_config:WeekConfig",
 }
 """Component: where its settings are. Imported when asked for; none of these brings torch or numba."""
 

@@ -137,9 +137,8 @@ def diagnostics(model: "TrainedEncoder", samples: "Samples", *, seed: int = 0) -
         Diagnostic(
             name="embedding_map",
             title="Embeddings by regime",
-            told=f"Each point is a bar{of}. Of the {NEIGHBOURS} embeddings nearest to one, from other sessions, "
-            f"{_percent(alike)} are of the same regime; dealt out at random {_percent(chance)} would be. PCA keeps "
-            f"distances as far as two dimensions can, t-SNE neighbourhoods alone.",
+            told=f"Each point is a bar{of}. {_neighbours(alike, chance)} PCA keeps distances as far as two dimensions "
+            f"can, t-SNE neighbourhoods alone.",
             table=maps,
             picture=drawing.map_picture(maps),
         ),
@@ -289,8 +288,13 @@ def _of_which_sessions(model: "TrainedEncoder", samples: "Samples") -> str:
     return f" of {len(days)} sessions from {days[0]} to {days[-1]}{told}"
 
 
-def _percent(share: float) -> str:
-    return "none known" if np.isnan(share) else f"{share:.0%}"
+def _neighbours(alike: float, chance: float) -> str:
+    if np.isnan(alike):
+        return "Too few bars of known regime (it takes ten sessions) to say whether neighbours share one."
+    return (
+        f"Of the {NEIGHBOURS} embeddings nearest to one, from other sessions, {alike:.0%} are of the same regime; "
+        f"dealt out at random {chance:.0%} would be."
+    )
 
 
 def _ends(samples: "Samples", most: int) -> IntArray:

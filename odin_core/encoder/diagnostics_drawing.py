@@ -134,7 +134,8 @@ def _draw_skill(axes: "Axes", table: pl.DataFrame) -> None:
     axes.set_xlim(-1.05, 1.05)
     axes.set_yticks(y, shown["feature"].to_list())
     axes.set_xlabel("skill (below −1 drawn at −1)")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set_xticks([-1, -0.5, 0, 0.5, 1])
+    axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _draw_sample(axes: "Axes", looked: "Looked", window: int, columns: list[int]) -> None:
@@ -149,6 +150,8 @@ def _draw_sample(axes: "Axes", looked: "Looked", window: int, columns: list[int]
     _draw_candles(axes, x[known], 100 * (path[:, None] + true)[known], TRUE, 0.0)
     shown = looked.hidden[window, part]
     _draw_candles(axes, x[shown], 100 * (path[:, None] + said)[shown], SAID, 0.25)
+    axes.use_sticky_edges = False
+    axes.autoscale_view()
     axes.set_xlim(-1, len(path))
 
 

@@ -7,7 +7,7 @@ Attention rollout tells of a transformer alone where it looked; that says less, 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,12 +23,14 @@ from odin_core.market.calendar import SessionCalendar
 
 if TYPE_CHECKING:
     from odin_core.encoder.model import TrainedEncoder
+    from odin_core.market.data import MarketData
 
 Scalar: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Windows (b, t, f) float32, scaled, and which rows are usable (b, t) → one number each, (b,); differentiable."""
 
 FIRST_STEPS, MOST_STEPS = 32, 512
 TOLERANCE: Final = 0.01
+SMALL: Final = 0.01  # a change that is a smaller part of all attribution counts as this part
 AT_ONCE: Final = 32  # points of a path that pass the network at once
 CLASSES: Final = ("regime", "turns", "heatmap")  # heads whose answers are log odds over classes
 
@@ -98,9 +100,10 @@ def window_attributions(
 
     values (b, t, f), scaled as the encoder takes them, anything where not valid (b, t). baseline x′ (t, f) or
     (b, t, f): what "nothing particular" is; None is 0 everywhere, each feature at its mean over the training rows.
-    Steps are doubled from 32 until a window's |error| is at most `tolerance` of its Σ|attribution|, or `most_steps` are
-    reached; so look at `error`. Runs on one thread: the same window gives the same bits. Raises ValueError for shapes
-    that do not fit. Source: Sundararajan, Taly, Yan 2017, equation 1; captum."""
+    Steps are doubled from 32 until a window's |error| is at most `tolerance` of what it changes (or of a hundredth of
+    its Σ|attribution|, where that is more), or `most_steps` are reached; so look at `error`. Runs on one thread: the
+    same window gives the same bits. Raises ValueError for shapes that do not fit.
+    Source: Sundararajan, Taly, Yan 2017, equation 1; captum."""
     if values.ndim != 3 or valid.shape != values.shape[:2]:
         raise ValueError(f"windows {values.shape} and valid rows {valid.shape} must be (b, t, f) and (b, t)")
     start = np.zeros_like(values) if baseline is None else np.broadcast_to(baseline, values.shape)
@@ -162,9 +165,26 @@ def _until_it_adds_up(
             row, start, additional_forward_args=rest or None, n_steps=steps, internal_batch_size=AT_ONCE
         )
         values = found[0].detach().double().numpy()
-        if steps >= most_steps or abs(values.sum() - change) <= tolerance * np.abs(values).sum():
+        counted = max(abs(change), SMALL * float(np.abs(values).sum()))
+        if steps >= most_steps or abs(float(values.sum()) - change) <= tolerance * counted:
             return values, steps
         steps = min(2 * steps, most_steps)
+
+
+def session_windows(
+    data: "MarketData", model: "TrainedEncoder", session: date, decisions: pl.DataFrame
+) -> tuple[Float32Array, BoolArray]:
+    """`windows_before` of decisions (symbol, known_at) in one session of a market, from the rows that
+    `embedding.session_embeddings` makes embeddings of. Raises NotASession, NoSuchRow and what `MarketData.features`
+    raises."""
+    from odin_core.encoder.embedding import sessions_read
+    from odin_core.encoder.samples import sequence_rows
+
+    close, interval = data.calendar.hours(data.calendar.require(session)).close, model.config.interval
+    read = sessions_read(data.calendar, session, data.per_session[interval], model.config.length)
+    first = max(read[0], min(data.profile.first_partition, session))
+    frame = sequence_rows(data, first, session, interval, as_of=close)
+    return windows_before(model, frame, data.calendar, decisions)
 
 
 def windows_before(

@@ -103,7 +103,7 @@ class TrainedEncoder:
         """Embeddings (windows, rows, embedding) and what the heads make of them. values: (windows, rows, features) not
         scaled, in the order of `features`; valid: (windows, rows). Float32, on the CPU, with torch's threads as set."""
         with torch.inference_mode():
-            embedding = self.encoder(torch.from_numpy(self.scaling.of(values, valid)), torch.from_numpy(valid))
+            embedding = self.encoder(torch.from_numpy(self.scaling.of(values, valid)), torch.tensor(valid))
             return embedding, self.heads(embedding)
 
     def save(self, folder: Path) -> None:

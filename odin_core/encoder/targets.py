@@ -149,7 +149,7 @@ def session_regimes(bars: BarRows) -> IntArray:
     Of the session's own log changes r between bars, the night left out: VOLATILE where √(mean r²) is above HIGH_ABOVE
     times its median over the symbol's last ten sessions, this one included (as `features.regime` has it of the market);
     else TREND where |Σr| > √(Σr²), which a random walk does in a third of sessions; else RANGE. −1 in a symbol's first
-    nine sessions, and where a session has no change of price."""
+    nine sessions, where a session has no change of price, and where a price in the ten sessions is not known."""
     first = np.ones(len(bars.session), np.bool_)
     first[1:] = np.diff(bars.session) != 0
     first[bars.starts[:-1][np.diff(bars.starts) > 0]] = True
@@ -174,9 +174,9 @@ def _regimes(
         volatility[k] = math.sqrt(squares / max(end[k] - begin[k] - 1, 1))
         if k < sessions - 1 or symbol[k - sessions + 1] != symbol[k] or not squares > 0.0:
             continue
-        usual = np.median(volatility[k - sessions + 1 : k + 1])
-        if math.isnan(usual):
+        compared = volatility[k - sessions + 1 : k + 1]
+        if math.isnan(compared.sum()):  # a median may drop a NaN
             continue
         calm = TREND if abs(way) > math.sqrt(squares) else RANGE
-        out[begin[k] : end[k]] = VOLATILE if volatility[k] > high_above * usual else calm
+        out[begin[k] : end[k]] = VOLATILE if volatility[k] > high_above * np.median(compared) else calm
     return out

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import deterministic
 
 from odin_core.encoder import checkpoint as checkpoints_of
 from odin_core.encoder.config import EncoderConfig
@@ -35,6 +36,8 @@ Progress = Callable[[int, int, str], None]
 TRAINING, VALIDATION = range(2)
 """Streams of randomness of one seed."""
 VALIDATION_WINDOWS: Final = 64
+FILLING: Final = "fill_uninitialized_memory"
+"""Torch's switch for filling fresh memory in exact runs. Nothing here reads such memory, and filling it takes time."""
 CODE: Final = ("config", "heads", "model", "networks", "samples", "targets", "training")
 """Modules of this package that a trained encoder follows from."""
 
@@ -112,14 +115,17 @@ def repeatable(threads: int, device: str) -> Iterator[None]:
     """So many threads, and on the CPU only algorithms that give the same bits each time; afterwards torch's threads,
     generators and algorithms are those from before."""
     before, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = getattr(deterministic, FILLING)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         try:
             torch.set_num_threads(threads)
             torch.use_deterministic_algorithms(device == "cpu")
+            setattr(deterministic, FILLING, False)
             yield
         finally:
             torch.set_num_threads(before)
             torch.use_deterministic_algorithms(exact)
+            setattr(deterministic, FILLING, filled)
 
 
 def learning_rate(config: EncoderConfig, step: int) -> float:
@@ -165,7 +171,7 @@ class _Side:
         labels = samples.targets
         arrays = (scaling.of(samples.values, samples.valid), samples.valid, labels.regime, labels.heatmap)
         self.samples, self.device = samples, device
-        self.rows = _Rows(*(torch.tensor(a, device=device) for a in (*arrays, labels.returns, labels.turns)))
+        self.rows = _Rows(*(torch.from_numpy(a).to(device) for a in (*arrays, labels.returns, labels.turns)))
 
     def windows(self, ends: IntArray, hidden: BoolArray) -> tuple[Tensor, Tensor, Targets]:
         """Values (b, t, features), which rows the network may see (b, t), and what it is asked."""

@@ -103,8 +103,8 @@ def _marks(
     if not found:
         none = np.empty(0)
         return _Marks(none.astype(np.int64), none.astype(np.int64), none, none, none, none.astype(np.bool_))
-    joined = _Marks(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
-    return _Marks(*(column[np.lexsort((joined.row, joined.order))] for column in joined))
+    joined = _Marks._make(np.concatenate(columns) for columns in zip(*found, strict=True))
+    return _Marks._make(column[np.lexsort((joined.row, joined.order))] for column in joined)
 
 
 def _mark(

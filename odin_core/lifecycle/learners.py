@@ -2,32 +2,35 @@
 
     <generation>/learners/<version>/     a policy as its own `save` writes it; named by its content
     ppo_policy, ppo_curves               tables of the generation, a file for each week's last session
-    reinforce_policy                     likewise
+    reinforce_policy, distilled_policy   likewise
+    explanations                         why a PPO chose what it was surest of, by session
 
-They are no part of the life's commits or digest: the fold never waits for a slow learner, and none is champion."""
+How they are made is `learner_weeks`, who reads them `learners_at` and reports. They are no part of the life's commits
+or digest: the fold never waits for a slow learner. None is champion by itself; a distilled policy is a joint one, which
+a person may promote from the registry."""
 
 import os
 import shutil
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from odin_core.errors import OdinError
+from odin_core.lake import write_bytes
 from odin_core.lifecycle.life import Life
-from odin_core.rl.weekly_config import WeekConfig
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.shadow_choices import ShadowPolicy
     from odin_core.market.data import MarketData
     from odin_core.rl.policy import TradingPolicy
     from odin_core.rl.reinforce_policy import ReinforcePolicy
-    from odin_core.rl.weekly import PPOWeek
 
 FOLDER: Final = "learners"
-PPO, PPO_CURVES, REINFORCE = "ppo_policy", "ppo_curves", "reinforce_policy"
+PPO, PPO_CURVES, REINFORCE, DISTILLED = "ppo_policy", "ppo_curves", "reinforce_policy", "distilled_policy"
+EXPLANATIONS: Final = "explanations"
+REINFORCE_FILE: Final = "policy.safetensors"
 HEAD: Final = pl.Schema(
     {
         "version": pl.String(),  # of the candidate; null where nothing was trained
@@ -40,74 +43,9 @@ HEAD: Final = pl.Schema(
 )
 
 
-class NotFinishedYet(OdinError):
-    def __init__(self, life: Life, session: date) -> None:
-        super().__init__(
-            f"life {life.id} has not finished session {session}, and a learner learns at a close; run it there first: "
-            f"odin bootstrap --market {life.market} --end {session}"
-        )
-
-
 def weeks(life: Life, table: str, through: date | None = None) -> list[date]:
     """Last sessions of the weeks that a learner's table knows, ascending, up to `through`."""
     return [session for session in life.lake.sessions(table) if through is None or session <= through]
-
-
-def ppo_week(
-    life: Life, data: "MarketData", session: date, progress: Callable[[int, int, str], None] | None = None
-) -> pl.DataFrame:
-    """The PPO of the week that ends with `session`: the one that lies there, or trained, judged and stored. Settings
-    are the home's `settings/week.yaml`, `ppo.yaml` and `environment.yaml`. A killed training goes on.
-    Raises NotFinishedYet and what `rl.weekly.train_week` raises."""
-    from odin_core.configuration import settings_at
-    from odin_core.lifecycle.config import identity
-    from odin_core.rl.config import EnvironmentConfig
-    from odin_core.rl.learner_config import PPOConfig
-    from odin_core.rl.weekly import encoder_for, train_week
-
-    if life.committed(session) is None:
-        raise NotFinishedYet(life, session)
-    week = settings_at(life.home, "week", WeekConfig())
-    config = settings_at(life.home, "ppo", PPOConfig.small(steps=WEEKLY_STEPS))
-    environment = settings_at(life.home, "environment", EnvironmentConfig.of({}))
-    encoder = encoder_for(data, session, week.encoder)
-    mark = identity(*(s.model_dump(mode="json") for s in (week, config, environment)), encoder and encoder.version)
-    if life.lake.has(PPO, session) and (found := life.read(PPO, session))["made_from"][0] == mark:
-        return found
-    incumbent = newest_ppo(life, data.calendar.previous(session))
-    checkpoints = life.lake.root / FOLDER / f".training-{session}-{mark}"
-    made = train_week(
-        life, data, session, week=week, environment=environment, config=config, incumbent=incumbent,
-        folder=checkpoints, progress=progress,
-    )  # fmt: skip
-    if made.policy is not None:
-        store(life, made.policy.version, made.policy.save)
-    with life.home.writer(f"the PPO of {life.market}, week to {session}"):
-        life.lake.write(PPO_CURVES, session, made.curves)
-        life.lake.write(PPO, session, _rows(made, encoder.version if encoder else None, mark))
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return life.read(PPO, session)
-
-
-WEEKLY_STEPS: Final = 300_000  # bars of one seed's training where the home says nothing else
-
-
-def _rows(made: "PPOWeek", encoder: str | None, mark: str) -> pl.DataFrame:
-    """HEAD, then the numbers of each seed; one row without numbers where nothing was trained."""
-    from odin_core.evaluation.gate_report import report_markdown
-    from odin_core.rl.weekly import SEEDS
-
-    told = report_markdown(made.verdict, {"session": made.session}) if made.verdict else made.reason
-    head: dict[str, Any] = {
-        "version": made.policy.version if made.policy else None,
-        "encoder": encoder if made.policy else None,
-        "outcome": made.outcome,
-        "reason": made.reason,
-        "made_from": mark,
-        "report": told,
-    }
-    seeds = made.seeds if made.seeds.height else pl.DataFrame({name: [None] for name in SEEDS}, schema=SEEDS)
-    return seeds.select(*(pl.lit(value, HEAD[name]).alias(name) for name, value in head.items()), pl.all())
 
 
 def store(life: Life, version: str, save: Callable[[Path], None]) -> None:
@@ -134,6 +72,34 @@ def learners_at(life: Life, data: "MarketData", session: date) -> "list[ShadowPo
     return [policy for policy in (_ppo_at(life, data, session), _reinforce_at(life, session)) if policy]
 
 
+def shadows_of(life: Life, data: "MarketData", session: date) -> dict[str, Any]:
+    """Ask and carry out the shadows of a finished session, store them and the PPO's reasons; numbers to plot.
+    Raises what `shadow.shadow_session` raises."""
+    from odin_core.lifecycle.shadow import shadow_session, write_shadow
+
+    made = shadow_session(life, data, session, learners_at(life, data, session))
+    write_shadow(life, made)
+    policy = newest_ppo(life, session)
+    reasons = None
+    if policy is not None:
+        from odin_core.encoder.store import stored
+        from odin_core.rl.explained import explanations_of
+
+        encoder = stored(data.lake, policy.facts["encoder"])
+        reasons = explanations_of(policy, encoder, data, session, made.recommendations)
+        with life.home.writer(f"the explanations of {life.market}, session {session}"):
+            life.lake.write_changed(EXPLANATIONS, session, reasons)
+    known = made.replay.filter((pl.col("status") != "skipped") & pl.col("complete"))
+    by_role = known.group_by("policy").agg(pl.col("reward").mean()).sort("policy")
+    return {
+        "versions": made.recommendations["version"].n_unique(),
+        "choices": made.recommendations.height,
+        "outcomes": made.replay.height,
+        "explained": reasons.height if reasons is not None else 0,
+        **{f"reward_{policy}": reward for policy, reward in by_role.iter_rows()},
+    }
+
+
 def _ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | None":
     from odin_core.lifecycle.shadow_learners import EnvironmentShadow, at_the_close
 
@@ -150,7 +116,7 @@ def _ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | No
     environment = EnvironmentConfig.of(policy.facts["environment"], row["version"])
     encoder = stored(data.lake, row["encoder"])
 
-    def observe(contexts: pl.DataFrame, as_of: Any) -> Any:
+    def observe(contexts: pl.DataFrame, as_of: datetime) -> Any:
         asked = contexts["session"][0]
         return at_the_close(market_tape(data, asked, asked, encoder, as_of=as_of), environment)(contexts, as_of)
 
@@ -167,10 +133,16 @@ def _reinforce_at(life: Life, session: date) -> "ShadowPolicy | None":
     return GridShadow("reinforce", policy.version, policy)
 
 
+def save_reinforce(life: Life, policy: "ReinforcePolicy") -> None:
+    content = policy.to_bytes()
+    store(life, policy.version, lambda folder: write_bytes(content, folder / REINFORCE_FILE))
+
+
 def load_reinforce(life: Life, version: str) -> "ReinforcePolicy":
+    """Raises PolicyUnreadable."""
     from odin_core.rl.reinforce_policy import ReinforcePolicy
 
-    return ReinforcePolicy.from_bytes((life.lake.root / FOLDER / version / "policy.safetensors").read_bytes())
+    return ReinforcePolicy.from_bytes((life.lake.root / FOLDER / version / REINFORCE_FILE).read_bytes())
 
 
 def _newest(life: Life, table: str, through: date) -> tuple[date, dict[str, Any]] | None:

@@ -12,6 +12,7 @@ compare is in `shadow_report`."""
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from odin_core.lifecycle import fold, outcomes
 from odin_core.lifecycle.life import Life, generation_on_disk
 from odin_core.lifecycle.run import BarsVanished, RewoundMeanwhile, loop_rules
 from odin_core.lifecycle.shadow_choices import ShadowChoices, ShadowPolicy
-from odin_core.lifecycle.state import POSITIONS, carried_from, completed
+from odin_core.lifecycle.state import POSITIONS, LoopState, carried_from, completed
 from odin_core.market.data import MarketData
 from odin_core.policies import rules, uniform
 from odin_core.policies.actions import SIZES, STOPS, TARGETS, Proposals, encode
@@ -147,7 +148,7 @@ def known_versions(life: Life, session: date) -> Iterator[str]:
 
 def _choices(
     life: Life, data: MarketData, session: date, policies: Sequence[ShadowPolicy], newest: int
-) -> pl.DataFrame:  # fmt: skip
+) -> pl.DataFrame:
     """SHADOW_RECOMMENDATIONS of a close."""
     plan = completed(life.read("recommendations", session), DECISION)
     if plan.is_empty():
@@ -175,15 +176,15 @@ def _answers(
 ) -> Iterator[_Asked]:
     """The answers of all versions that exist as of the close of `session` on `contexts` (its features, symbols
     ascending), for session `following`: the champion, candidates, the rules, random, learners."""
-    state = carried_from(life.read("phase_state", session).row(0, named=True))
-    matrix, champion = fold.inputs(contexts), state["champion"]
-    others = [version for version in known_versions(life, session) if version != champion][:newest]
+    state = LoopState(**carried_from(life.read("phase_state", session).row(0, named=True)))
+    matrix, champion = fold.inputs(contexts), state.champion
+    others = islice((version for version in known_versions(life, session) if version != champion), newest)
     for version in (*([champion] if champion else []), *others):
         model = life.registry.model(version)
-        choices = _certain(model.propose(matrix), "joint", state["payoffs"])
+        choices = _certain(model.propose(matrix), "joint", state.payoffs)
         role = "champion" if version == champion else "candidate"
         yield _Asked(version, role, "joint", model.name, choices, model.trained_through)
-    yield _Asked("rules", "rules", "rule", "rules", _certain(rules.propose(contexts), "rule", state["payoffs"]))
+    yield _Asked("rules", "rules", "rule", "rules", _certain(rules.propose(contexts), "rule", state.payoffs))
     chance = life.config.exploration.take_probability
     drawn = uniform.propose(contexts.height, chance, stream(life.config.seed, following, "shadow/uniform"))
     known = ShadowChoices.of_proposals(drawn, propensity=uniform.probability(drawn.action, chance))

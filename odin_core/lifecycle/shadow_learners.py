@@ -72,7 +72,7 @@ class EnvironmentShadow:
 
     def choose(self, contexts: pl.DataFrame, as_of: datetime) -> ShadowChoices:
         seen = self.observe(contexts, as_of)
-        known: NDArray[np.bool_] = np.isfinite(seen).all(axis=1)
+        known = np.asarray(np.isfinite(seen).all(axis=1))
         side, size, stop, target = self.policy.choose(np.where(known[:, None], seen, np.float32(0))).meaning()
         return ShadowChoices.of(side=np.where(known, side, 0), size=size * SIZES[-1], stop=stop, target=target)
 

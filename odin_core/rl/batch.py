@@ -117,11 +117,17 @@ class Batch:
         self.accounts = np.zeros(count, ACCOUNT)
         self.accounts["index"] = first_index + np.arange(count)
         self.accounts["wanted_start"] = -1
-        self.seed(seed)
         kept = config.episode_bars if record else 0
         self.journal = Journal(np.zeros((count, 2, kept), ORDER), np.full((count, 2, kept + bool(kept)), np.nan))
-        flags = [np.zeros(count, np.bool_) for _ in range(3)]
-        self.out = Output(np.zeros(count, np.float32), np.zeros((count, len(TERMS))), *flags, np.zeros(count, SUMMARY))
+        self.out = Output(
+            reward=np.zeros(count, np.float32),
+            terms=np.zeros((count, len(TERMS))),
+            terminated=np.zeros(count, np.bool_),
+            truncated=np.zeros(count, np.bool_),
+            denied=np.zeros(count, np.bool_),
+            summary=np.zeros(count, SUMMARY),
+        )
+        self.seed(seed)
         self.width = width(tape)
         self._sheets = Sheets((count, self.width))
         self.final = np.zeros((count, self.width), np.float32)
@@ -140,6 +146,7 @@ class Batch:
         keys = [np.random.SeedSequence(pair).generate_state(1, np.uint64)[0] for pair in pairs]
         self.accounts["key"] = keys
         self.accounts["episode"] = -1
+        self.out.summary["episode"] = -1
 
     def set_starts(
         self, rows: ArrayLike, weights: ArrayLike | None = None, *, in_order: bool = False, stride: int | None = None
@@ -151,9 +158,7 @@ class Batch:
         share = np.ones(chosen.size) if weights is None else np.ascontiguousarray(weights, np.float64).ravel()
         last = self.tape.starts[1:] - 1
         if chosen.size == 0 or share.size != chosen.size:
-            raise StartsInvalid(
-                "rows", chosen.size, f"there must be at least one, and {share.size} as of weights"
-            )
+            raise StartsInvalid("rows", chosen.size, f"there must be at least one, and {share.size} as of weights")
         bad = (chosen < 0) | (chosen >= self.tape.rows) | np.isin(chosen, last)
         if bad.any():
             rule = f"it must be one of the {self.tape.rows} rows of the tape, and not the last of a symbol"
@@ -208,9 +213,13 @@ class Batch:
     def episode(self, index: int, *, finished: bool) -> Episode:
         """The current episode of an environment, or the last that ended and was followed by another. Needs `record`."""
         if not self.journal.orders.shape[2]:
-            raise ValueError("nothing is kept of episodes; make the environment with record=True")
+            raise ValueError("nothing is kept of episodes: make the environment with record=True")
         account: Any = self.out.summary[index] if finished else self.accounts[index]
         number, start = int(account["episode"]), int(account["start"])
+        if number < 0:
+            raise ValueError(
+                f"environment {index} has not {'ended' if finished else 'begun'} an episode since its seeding"
+            )
         slot = number & 1
         kept = self.journal.orders[index, slot, : int(account["ordered"])]
         bars = int(account["end"] if finished else account["row"]) - start

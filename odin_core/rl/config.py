@@ -16,34 +16,34 @@ COSTS = CostSchedule(intraday=RATES, delivery=RATES)
 class EnvironmentConfig(Settings):
     """The task: a position in one symbol at a time, decided on at the end of each bar."""
 
-    capital: float = Field(1_000_000.0, description="currency at the beginning of an episode", gt=0)
-    max_position: float = Field(1.0, description="notional of a full-size position / equity", gt=0, le=10)
-    entry_bars: int = Field(3, description="bars in which an entry may fill, then the rest is cancelled", ge=1)
-    episode_bars: int = Field(375, description="bars of an episode, unless its symbol's bars end before", ge=1)
+    capital: float = Field(default=1_000_000.0, description="currency at the beginning of an episode", gt=0)
+    max_position: float = Field(default=1.0, description="notional of a full-size position / equity", gt=0, le=10)
+    entry_bars: int = Field(default=3, description="bars in which an entry may fill, then the rest is cancelled", ge=1)
+    episode_bars: int = Field(default=375, description="bars of an episode, if its symbol has as many left", ge=1)
 
-    lambda_drawdown: float = Field(0.5, description="reward lost per unit by which the largest drawdown grows", ge=0)
-    lambda_trade: float = Field(0.0001, description="reward lost in the bar in which a trade is entered", ge=0)
-    lambda_hold: float = Field(0.000005, description="reward lost per bar and unit of notional / equity", ge=0)
+    lambda_drawdown: float = Field(default=0.5, description="reward lost per unit of a larger maximum drawdown", ge=0)
+    lambda_trade: float = Field(default=0.0001, description="reward lost in the bar in which a trade is entered", ge=0)
+    lambda_hold: float = Field(default=0.000005, description="reward lost per bar and unit of notional / equity", ge=0)
     efficiency: float = Field(
-        0.0, description="reward gained per unit of net return on the position's notional; 0 = not used", ge=0
+        default=0.0, description="reward gained per unit of net return on a position's notional; 0 = none", ge=0
     )
 
     cost_factor: tuple[float, float] = Field(
-        (0.8, 1.25), description="range of an episode's factor on half-spread and charges"
+        default=(0.8, 1.25), description="range of an episode's factor on half-spread and charges"
     )
     slippage_factor: tuple[float, float] = Field(
-        (0.5, 2.0), description="range of an episode's factor on slippage and impact"
+        default=(0.5, 2.0), description="range of an episode's factor on slippage and impact"
     )
     latency_bars: tuple[int, int] = Field(
-        (0, 1), description="range of the bars of latency that an episode adds to the market's own"
+        default=(0, 1), description="range of the bars of latency that an episode adds to the market's own"
     )
-    random_start: bool = Field(True, description="whether episodes start anywhere, or each symbol's at its first row")
-    random_symbol: bool = Field(True, description="whether episodes are of any symbol, or of the first one only")
+    random_start: bool = Field(default=True, description="whether episodes start anywhere, or at a symbol's first row")
+    random_symbol: bool = Field(default=True, description="whether episodes are of any symbol, or of the first one")
 
-    max_trades: int = Field(20, description="trades that may be entered in one session", ge=1)
-    max_exposure: float = Field(1.0, description="largest notional of an entry / equity", gt=0)
-    max_drawdown: float = Field(0.2, description="drawdown at which no more positions are entered", gt=0, le=1)
-    ruin: float = Field(0.5, description="fraction of the capital at which equity ends the episode", gt=0, lt=1)
+    max_trades: int = Field(default=20, description="trades that may be entered in one session", ge=1)
+    max_exposure: float = Field(default=1.0, description="largest notional of an entry / equity", gt=0)
+    max_drawdown: float = Field(default=0.2, description="drawdown at which no more positions are entered", gt=0, le=1)
+    ruin: float = Field(default=0.5, description="fraction of the capital at which equity ends the episode", gt=0, lt=1)
 
     @model_validator(mode="after")
     def _ranges_ascend(self) -> Self:

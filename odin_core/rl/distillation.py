@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -29,24 +29,11 @@ from odin_core.evaluation.bootstrap import bootstrap_difference, bootstrap_metri
 from odin_core.evaluation.splits import PurgedWalkForward, TooFewSessions
 from odin_core.lifecycle.config import LearnerConfig
 from odin_core.policies import joint
-from odin_core.policies.actions import (
-    ACTIONS,
-    FLAT,
-    SHAPE,
-    SIZES,
-    STOPS,
-    TARGETS,
-    FloatArray,
-    IntArray,
-    Proposals,
-    encode,
-)
+from odin_core.policies.actions import FLAT, SHAPE, TARGETS, FloatArray, IntArray, Proposals
 from odin_core.policies.joint import JointPolicy, WalkForward, train_joint, version_of
-from odin_core.rl import choices as environment
-from odin_core.rl.choices import Choices
+from odin_core.rl.teaching import PER_SIDE, Taught, position_of
 from odin_core.training.window import TrainingWindow
 
-PER_SIDE = ACTIONS // SHAPE[0]
 FEWEST_TRADES = 30  # of the teacher in the sessions learned from
 EXIT_CONTEXTS = 4000  # contexts at most that teach the exit head, 16 rows each
 SIZE_CENTRES = np.array([0.05, 0.175, 0.375, 0.75])
@@ -70,65 +57,6 @@ class TeacherHardlyTrades(OdinError):
             f"{name} trades {trades} time(s) in the sessions to learn from; distillation asks for {FEWEST_TRADES}. "
             f"Train the teacher longer, or give more sessions"
         )
-
-
-class Teacher(Protocol):
-    """A policy of the trading environment. `rl.policy.TradingPolicy` is one."""
-
-    def choose(self, observations: Any) -> Choices:
-        """Choices (n,) for observations (n, columns), without chance."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Taught:
-    """What a teacher does with the n contexts of a window, in their order."""
-
-    name: str
-    action: IntArray  # (n,) grid index or FLAT
-    sides: FloatArray  # (n, 3) probabilities of flat, long, short
-    trained_through: date | None = None  # the last session that the teacher learned from; None: not known
-
-    def __post_init__(self) -> None:
-        n = self.action.size
-        if self.sides.shape != (n, 3) or not np.allclose(self.sides.sum(axis=1), 1, atol=1e-6):
-            raise ValueError(f"sides {self.sides.shape} for {n} actions: three probabilities per context that sum to 1")
-        if n and not ((self.action >= FLAT) & (self.action < ACTIONS)).all():
-            raise ValueError(f"an action is neither FLAT nor one of 0 … {ACTIONS - 1}")
-
-    @classmethod
-    def sure(cls, name: str, action: IntArray, trained_through: date | None = None) -> "Taught":
-        """By choices alone."""
-        return cls(name, action, np.eye(3)[position_of(action)], trained_through)
-
-
-def position_of(action: IntArray) -> IntArray:
-    """(n,) 0 flat, 1 long, 2 short, of grid indices or FLAT."""
-    return np.where(action == FLAT, 0, np.where(action < PER_SIDE, 1, 2)).astype(np.int64)
-
-
-def grid_actions(chosen: Choices) -> IntArray:
-    """(n,) the grid action nearest to each choice of the environment, FLAT where it is flat.
-
-    Nearest by ratio, since all three are multiples. Sizes compare as shares of the largest: .25 → .25 %, .5 → .5 %,
-    .75 and 1 → 1 % of capital. Stops: 1, 1.5, 2 as they are, 2.5 → 3. Targets: 1.5, 2, 3 as they are, 4 → 3."""
-    size = _nearest(environment.SIZES, np.array(SIZES) / SIZES[-1])[chosen.size]
-    stop = _nearest(environment.STOPS, np.array(STOPS))[chosen.stop]
-    target = _nearest(environment.TARGETS, np.array(TARGETS))[chosen.target]
-    flat = chosen.position == environment.FLAT
-    side = np.where(chosen.position == environment.SHORT, 1, 0)
-    return np.where(flat, FLAT, encode(side, size, stop, target))
-
-
-def _nearest(values: tuple[float, ...], grid: FloatArray) -> IntArray:
-    """(values,) position in `grid` of what is nearest by ratio."""
-    return np.abs(np.log(np.array(values))[:, None] - np.log(grid)[None]).argmin(axis=1)
-
-
-def taught_by(teacher: Teacher, observations: Any, name: str, trained_through: date | None = None) -> Taught:
-    """What an environment's policy does with the contexts of a window; `observations` (n, columns) are the same
-    contexts as the environment shows them to a flat account (`rl.observation.flat_observations`)."""
-    return Taught.sure(name, grid_actions(teacher.choose(observations)), trained_through)
 
 
 class _Fitted(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from odin_core.execution.costs import CostSchedule
-from odin_core.execution.orders import ExecutionRules
+from odin_core.execution.orders import ExecutionRules, Orders
 from odin_core.rl.batch import Batch, Episode
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.gymnasium_vector import action_space, observation_space
@@ -19,8 +19,8 @@ class TradingEnv(gymnasium.Env[Float32s, np.ndarray]):
     """A position in one symbol at a time, decided on at the end of each bar.
 
     Without a tape it trades a planted one (`edge`, see `rl.tape.planted`). Environment `index` of a batch with the same
-    seed gives the same bits. `info` of a step has the reward's TERMS, `denied` (limits changed the action), `row`,
-    `equity`, `exposure` is in the observation. An episode ends `terminated` in ruin, `truncated` after
+    seed gives the same bits. `info` of a step has the reward's TERMS, `denied` (limits changed the action), `row` and
+    `equity` after it. An episode ends `terminated` in ruin, `truncated` after
     `episode_bars` or with its symbol's last bar; the position is not closed then, but valued at the close."""
 
     metadata = {"render_modes": []}  # noqa: RUF012
@@ -76,6 +76,10 @@ class TradingEnv(gymnasium.Env[Float32s, np.ndarray]):
     def set_starts(self, rows: Any, weights: Any = None, *, in_order: bool = False) -> None:
         """See `Batch.set_starts`."""
         self.batch.set_starts(rows, weights, in_order=in_order)
+
+    def orders(self) -> Orders:
+        """The current episode's orders so far, rows of the tape."""
+        return self.episode().orders
 
     def episode(self) -> Episode:
         """The current episode so far: orders, equity, conditions; for `execution.backtest`."""

@@ -50,6 +50,30 @@ SESSIONS: Final = pl.Schema(
         "random_trades": pl.Float64(),
     }
 )
+SUMMARY: Final = pl.Schema(
+    {
+        "who": pl.String(),  # policy, random, flat, buy_and_hold
+        "net_return": pl.Float64(),  # mean of a session
+        "sharpe": pl.Float64(),  # annualised; NaN where returns never change
+        "total_return": pl.Float64(),  # compounded
+        "max_drawdown": pl.Float64(),
+        "reward": pl.Float64(),  # mean of an episode, from here on; null where it is not known
+        "trades": pl.Float64(),
+        "hit_rate": pl.Float64(),  # of trades; null where there is none
+    }
+)
+SEEDS: Final = pl.Schema(
+    {
+        "seed": pl.Int64(),
+        "net_return": pl.Float64(),  # mean of a session
+        "excess": pl.Float64(),  # of net_return over random
+        "t": pl.Float64(),  # the excess over its standard error over sessions; NaN where it never changes
+        "sharpe": pl.Float64(),
+        "trades": pl.Float64(),
+        "hit_rate": pl.Float64(),
+        "p_value": pl.Float64(),
+    }
+)
 LEAST_SEEDS: Final = 5
 
 
@@ -86,7 +110,7 @@ class Played(NamedTuple):
 
 class Evaluation(NamedTuple):
     """`episodes`: EPISODES, one row per symbol and session. `sessions`: SESSIONS, one per session; `net_return` is what
-    `evaluation.metrics` takes. `summary`: a row each for policy, random, flat and buy_and_hold.
+    `evaluation.metrics` takes. `summary`: SUMMARY.
     `p_value`: share of draws of random, the policy's own outcome counted with them, that did at least as well."""
 
     episodes: pl.DataFrame
@@ -96,7 +120,7 @@ class Evaluation(NamedTuple):
 
 
 class SeedEvaluation(NamedTuple):
-    """`seeds`: one row per seed. `summary`: one row, see `evaluate_seeds`."""
+    """`seeds`: SEEDS, one row each. `summary`: one row, see `evaluate_seeds`."""
 
     seeds: pl.DataFrame
     summary: pl.DataFrame
@@ -142,12 +166,10 @@ def evaluate(
     as_good = sum(mean >= float(_by_session(day, mine.net_return).mean()) for mean in means)
     summary = pl.DataFrame([
         _summary("policy", sessions["net_return"], periods, mine.trades, mine.wins, mine.reward),
-        _summary("random", sessions["random"], periods, *(np.concatenate(c) for c in zip(
-            *((one.trades, one.wins, one.reward) for one in dealt), strict=True))) if dealt else
-        _summary("random", sessions["random"], periods),
+        _summary("random", sessions["random"], periods, *_pooled(dealt)),
         _summary("flat", sessions["net_return"] * 0.0, periods),
         _summary("buy_and_hold", sessions["buy_and_hold"], periods),
-    ])  # fmt: skip
+    ], schema=SUMMARY)  # fmt: skip
     return Evaluation(_episodes(tape, mine), sessions, summary, (1 + as_good) / (1 + len(means)))
 
 
@@ -166,8 +188,7 @@ def evaluate_seeds(
 ) -> SeedEvaluation:
     """`evaluate` of policies that differ in their seed alone, by seed, and whether one lucky seed carries them.
 
-    seeds: seed, net_return and excess (over random), mean per session; t, the excess in units of its standard error
-    over sessions; sharpe, trades, hit_rate, p_value. summary: seeds; mean, std (ddof 1), worst and best of the excess;
+    seeds: SEEDS. summary: seeds, their number; mean, std (ddof 1), worst and best of the excess;
     positive, the share of seeds with an excess above 0; without_best, the mean excess of all seeds but the best; and
     lucky: the mean is above 0, but not without the best. Raises TooFewSeeds below LEAST_SEEDS, NothingToEvaluate."""
     if len(policies) < LEAST_SEEDS:
@@ -182,7 +203,7 @@ def evaluate_seeds(
             "seed": number, "net_return": mine["net_return"], "excess": float(excess.mean()), "t": _t(excess),
             "sharpe": mine["sharpe"], "trades": mine["trades"], "hit_rate": mine["hit_rate"], "p_value": found.p_value,
         })  # fmt: skip
-    table = pl.DataFrame(rows)
+    table = pl.DataFrame(rows, schema=SEEDS)
     excess = np.sort(table["excess"].to_numpy())
     without = float(excess[:-1].mean())
     summary = pl.DataFrame({
@@ -280,6 +301,14 @@ def _mean_of(tables: Sequence[FloatArray], day: IntArray) -> FloatArray:
     return np.mean(tables, axis=0) if tables else np.full(len(np.unique(day)), np.nan)
 
 
+def _pooled(dealt: Sequence[Played]) -> tuple[IntArray, IntArray, FloatArray] | tuple[()]:
+    """(trades, wins, reward) of all draws, one after the other; nothing for no draws."""
+    if not dealt:
+        return ()
+    trades, wins, reward = zip(*((one.trades, one.wins, one.reward) for one in dealt), strict=True)
+    return np.concatenate(trades), np.concatenate(wins), np.concatenate(reward)
+
+
 def _episodes(tape: Tape, played: Played) -> pl.DataFrame:
     return pl.DataFrame(
         {
@@ -303,7 +332,7 @@ def _summary(
     wins: IntArray | None = None,
     reward: FloatArray | None = None,
 ) -> dict[str, Any]:
-    """net_return: mean per session. reward and trades: mean per episode. hit_rate: of trades. None where unknown."""
+    """A row of SUMMARY."""
     values = returns.to_numpy().astype(np.float64)
     entered = 0 if trades is None else int(trades.sum())
     return {

@@ -18,14 +18,14 @@ from odin_core.rl.kernel_values import SUMMARY, TERMS, Bools, Float32s
 from odin_core.rl.tape import BOUND, Tape, planted
 
 
-def observation_space(width: int) -> spaces.Box:
+def observation_space(width: int) -> Any:
     """Of one environment; the sections are in `rl.observation`."""
     return spaces.Box(-BOUND, BOUND, (width,), np.float32)
 
 
-def action_space() -> spaces.MultiDiscrete:
+def action_space() -> Any:
     """Of one environment: position, size, stop, target (`rl.choices`)."""
-    return spaces.MultiDiscrete(DIMENSIONS)
+    return spaces.MultiDiscrete(list(DIMENSIONS))
 
 
 class TradingVectorEnv(VectorEnv[Float32s, np.ndarray, np.ndarray]):

@@ -11,9 +11,9 @@ from torch.distributions import Distribution
 
 @contextmanager
 def isolated(threads: int) -> Iterator[None]:
-    """Torch runs on `threads`, and its distributions do not check what they are given: that is a fifth of a rollout's
-    time, and numbers that are not finite are found after each update. Afterwards threads, checks and the generators of
-    torch, numpy and random are as before."""
+    """Torch runs on `threads`, and its distributions do not check what they are given: numbers that are not finite are
+    found after each update (`ppo.Diverged`). Afterwards threads, checks and the generators of torch, numpy and random
+    are as before."""
     before, python, legacy = torch.get_num_threads(), random.getstate(), np.random.get_state()
     checked = Distribution._validate_args
     with torch.random.fork_rng(devices=[]):

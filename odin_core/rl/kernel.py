@@ -17,6 +17,7 @@ from odin_core.execution.fills import levels
 from odin_core.rl import choices, kernel_bar, kernel_values, tape
 from odin_core.rl.choices import DIMENSIONS
 from odin_core.rl.kernel_bar import (
+    COMPILED,
     LEAST_GROWTH,
     act,
     allowed_sizes,
@@ -29,18 +30,18 @@ from odin_core.rl.kernel_bar import (
     order_of,
     state_of,
 )
-from odin_core.rl.kernel_values import Bools, Float32s, Floats, Ints, Journal, Output, Records, Starts, Task, World
+from odin_core.rl.kernel_values import Bools, Float32s, Floats, Ints, Journal, Output, Records, Starts, World
 from odin_core.rl.tape import BOUND
 
 ENGINE = hashlib.sha256(
     "".join(inspect.getsource(m) for m in (charging, fills, orders, choices, tape, kernel_values, kernel_bar)).encode()
 ).hexdigest()
 _SIZE_COLUMN = DIMENSIONS[0]
-_door = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+_door = njit(cache=True, **COMPILED)
 
 
 @inlined
-def _observe(account: Any, world: World, task: Task, out: Float32s) -> None:
+def _observe(account: Any, world: World, task: Any, out: Float32s) -> None:
     row, at = account.row, 0
     for table in (world.state, world.heatmap, world.around):
         for i in range(table.shape[1]):
@@ -91,7 +92,7 @@ def _open_journal(account: Any, equity: Floats) -> None:
 
 @inlined
 def _advance(
-    i: int, account: Any, world: World, task: Task, starts: Starts, journal: Journal, actions: Ints, again: bool,
+    i: int, account: Any, world: World, task: Any, starts: Starts, journal: Journal, actions: Ints, again: bool,
     out: Output, final: Float32s,
 ) -> None:  # fmt: skip
     out.denied[i] = act(account, world, task, actions[i], journal.orders[i])
@@ -111,7 +112,7 @@ def _advance(
 
 
 @inlined
-def _mask(account: Any, world: World, task: Task, allowed: Bools) -> None:
+def _mask(account: Any, world: World, task: Any, allowed: Bools) -> None:
     allowed[:] = True
     if account.live:
         allowed[1:_SIZE_COLUMN] = not is_leaving(account)
@@ -137,29 +138,29 @@ def _doors(engine: str) -> Doors:
 
     @_door
     def reset(
-        chosen: Bools, accounts: Records, world: World, task: Task, starts: Starts, journal: Journal, seen: Float32s
+        chosen: Bools, accounts: Records, world: World, task: Records, starts: Starts, journal: Journal, seen: Float32s
     ) -> bool:
         for i in range(accounts.size):
             if chosen[i]:
-                begin(accounts[i], world, task, starts)
+                begin(accounts[i], world, task[0], starts)
                 _open_journal(accounts[i], journal.equity[i])
-            _observe(accounts[i], world, task, seen[i])
+            _observe(accounts[i], world, task[0], seen[i])
         return engine != ""
 
     @_door
     def advance(
-        first: int, end: int, accounts: Records, world: World, task: Task, starts: Starts, journal: Journal,
+        first: int, end: int, accounts: Records, world: World, task: Records, starts: Starts, journal: Journal,
         actions: Ints, again: bool, out: Output, seen: Float32s, final: Float32s,
     ) -> bool:  # fmt: skip
         for i in range(first, end):
-            _advance(i, accounts[i], world, task, starts, journal, actions, again, out, final)
-            _observe(accounts[i], world, task, seen[i])
+            _advance(i, accounts[i], world, task[0], starts, journal, actions, again, out, final)
+            _observe(accounts[i], world, task[0], seen[i])
         return engine != ""
 
     @_door
-    def mask(accounts: Records, world: World, task: Task, allowed: Bools) -> bool:
+    def mask(accounts: Records, world: World, task: Records, allowed: Bools) -> bool:
         for i in range(accounts.size):
-            _mask(accounts[i], world, task, allowed[i])
+            _mask(accounts[i], world, task[0], allowed[i])
         return engine != ""
 
     return Doors(reset, advance, mask)

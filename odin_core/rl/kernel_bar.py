@@ -13,16 +13,17 @@ from odin_core.execution.charging import Rates, charge
 from odin_core.execution.fills import end_session, entry_window, step
 from odin_core.execution.orders import NEVER, Bar, Leg, Order, OrderKind, Rules, State
 from odin_core.rl.choices import SIDES, SIZES, STOPS, TARGETS
-from odin_core.rl.kernel_values import Floats, Ints, Records, Starts, Task, World
+from odin_core.rl.kernel_values import Floats, Ints, Records, Starts, World
 
 _START, _COST, _SLIPPAGE, _LATENCY, _ENTRY_NOISE, _EXIT_NOISE = range(6)  # purposes of randomness
 _MARKET, OPEN = int(OrderKind.MARKET), 0
 LEAST_GROWTH = 1e-6  # of equity in one bar, so that the logarithm is finite
 _INCREMENT, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
-inlined = njit(nogil=True, error_model="numpy", forceinline=True, _nrt=False)
-"""How what makes up the step is compiled: into its caller, without fast-math, and without counting references to arrays
-(nothing here allocates; the counts, shared by all threads, took four times as long as the step)."""
+COMPILED: dict[str, Any] = {"nogil": True, "error_model": "numpy", "_nrt": False}
+"""How everything is compiled: without fast-math, and without counting references to arrays (nothing here allocates;
+the counts, shared by all threads, took four times as long as the step)."""
+inlined = njit(forceinline=True, **COMPILED)
 
 
 @inlined
@@ -60,14 +61,14 @@ def _between(account: Any, purpose: int, low: float, high: float) -> float:
 def _first_row(account: Any, starts: Starts) -> int:
     if account.wanted_start >= 0:
         return account.wanted_start
-    n = starts.rows.size
-    if starts.in_order:
-        return starts.rows[(account.index + account.episode * starts.stride) % n]
-    return starts.rows[min(n - 1, np.searchsorted(starts.cumulative, _uniform(account, _START, 0), side="right"))]
+    place: int = (account.index + account.episode * starts.stride) % starts.rows.size
+    if not starts.in_order:
+        place = int(np.searchsorted(starts.cumulative, _uniform(account, _START, 0), side="right"))
+    return starts.rows[place]
 
 
 @inlined
-def begin(account: Any, world: World, task: Task, starts: Starts) -> None:
+def begin(account: Any, world: World, task: Any, starts: Starts) -> None:
     """A new episode: its row, its randomised conditions, and an account without past."""
     account.row = _first_row(account, starts)
     account.wanted_start = -1
@@ -136,20 +137,20 @@ def drawdown(account: Any) -> float:
 
 
 @inlined
-def halted(account: Any, world: World, task: Task) -> bool:
+def halted(account: Any, world: World, task: Any) -> bool:
     """Whether limits forbid to enter: too many trades in the session in which an order would work, or drawdown."""
     trades = 0 if account.row == world.session_end[account.row] else account.trades
     return trades >= task.max_trades or drawdown(account) >= task.max_drawdown
 
 
 @inlined
-def _lots(account: Any, world: World, task: Task, size: int) -> float:
+def _lots(account: Any, world: World, task: Any, size: int) -> float:
     notional = SIZES[size] * task.max_position * account.equity
     return np.floor(notional / world.close[account.row] / world.lot[world.symbol[account.row]])
 
 
 @inlined
-def allowed_sizes(account: Any, world: World, task: Task) -> tuple[int, int]:
+def allowed_sizes(account: Any, world: World, task: Any) -> tuple[int, int]:
     """(first, last + 1) of the sizes that may be entered: at least a lot, not more than the largest exposure."""
     if not world.decidable[account.row] or halted(account, world, task):
         return 0, 0
@@ -167,7 +168,7 @@ def is_leaving(account: Any) -> bool:
 
 
 @inlined
-def act(account: Any, world: World, task: Task, action: Ints, kept: Records) -> bool:
+def act(account: Any, world: World, task: Any, action: Ints, kept: Records) -> bool:
     """Place the order that the action asks for, or ask it to leave; whether limits made it another action. `kept`
     (2, bars) is the account's part of the journal."""
     side = SIDES[action[0]]
@@ -178,7 +179,8 @@ def act(account: Any, world: World, task: Task, action: Ints, kept: Records) -> 
         if side != account.side:
             account.leave = account.row + 1
             if recorded:
-                kept[slot, account.ordered - 1].leave = account.leave
+                noted: Any = kept[slot, account.ordered - 1]
+                noted.leave = account.leave
         return False
     if side == 0:
         return False
@@ -193,7 +195,7 @@ def act(account: Any, world: World, task: Task, action: Ints, kept: Records) -> 
 
 
 @inlined
-def _place(account: Any, world: World, task: Task, side: int, size: int, stop: int, target: int) -> None:
+def _place(account: Any, world: World, task: Any, side: int, size: int, stop: int, target: int) -> None:
     row = account.row
     lot = world.lot[world.symbol[row]]
     account.quantity = _lots(account, world, task, size) * lot
@@ -223,9 +225,9 @@ def _note(place: Any, account: Any) -> None:
 
 
 @inlined
-def _fill(account: Any, world: World, task: Task) -> None:
+def _fill(account: Any, world: World, task: Any) -> None:
     """The live order over the bar of the account's row, and what it is worth at the bar's close."""
-    row = account.row
+    row: int = account.row
     if account.last < row:  # carried overnight
         account.last = world.session_end[row]
     order = order_of(account)
@@ -239,11 +241,16 @@ def _fill(account: Any, world: World, task: Task) -> None:
         state = end_session(state, order)
         account.carried = account.carried or state.entry.quantity > state.exit.quantity
     _keep(account, state)
-    rates = task.delivery if account.carried else task.intraday
-    _value(account, state, rates, bar.close)
+    rates: Any = task.delivery if account.carried else task.intraday
+    _value(account, state, _rates(rates), bar.close)
     over = state.leaving != OPEN or state.entry_over or row + 1 >= entry_window(order, rules)[1]
     if over and state.entry.quantity == state.exit.quantity:
         account.live = False
+
+
+@inlined
+def _rates(r: Any) -> Rates:
+    return Rates(r[0], r[1], r[2], r[3], r[4], r[5], r[6], r[7])
 
 
 @inlined
@@ -263,7 +270,7 @@ def _value(account: Any, state: State, rates: Rates, close: float) -> None:
 
 
 @inlined
-def move(account: Any, world: World, task: Task, terms: Floats) -> float:
+def move(account: Any, world: World, task: Any, terms: Floats) -> float:
     """One bar on: fills, equity, and the reward with its terms."""
     before, cost_before, entered = account.equity, account.cost, account.entry_quantity > 0.0
     account.row += 1

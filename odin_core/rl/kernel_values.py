@@ -1,9 +1,9 @@
 """What the compiled environment reads and writes: plain arrays, records and tuples, without a line of behaviour.
 
-`World` and `Task` are read by all environments; ACCOUNT is one environment's whole memory, so N environments are one
+`World` and a TASK are read by all environments; ACCOUNT is one environment's whole memory, so N environments are one
 array of N records. What happens to them is in `rl.kernel`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,37 +54,25 @@ class Starts(NamedTuple):
     stride: int
 
 
-class Task(NamedTuple):
-    """`EnvironmentConfig` and the market's rules and rates as scalars."""
-
-    capital: float
-    max_position: float
-    entry_bars: int
-    episode_bars: int
-    lambda_drawdown: float
-    lambda_trade: float
-    lambda_hold: float
-    efficiency: float
-    cost_low: float
-    cost_high: float
-    slippage_low: float
-    slippage_high: float
-    latency_low: int
-    latency_high: int
-    max_trades: int
-    max_exposure: float
-    max_drawdown: float
-    ruin: float
-    half_spread_bps: float
-    slippage_volatility: float
-    impact: float
-    noise: float
-    max_participation: float
-    latency_bars: int
-    traded: bool
-    intraday: Rates
-    delivery: Rates
-
+TASK = np.dtype(
+    [
+        *[(name, np.float64) for name in (
+            "capital", "max_position", "lambda_drawdown", "lambda_trade", "lambda_hold", "efficiency",
+            "cost_low", "cost_high", "slippage_low", "slippage_high", "max_exposure", "max_drawdown", "ruin",
+            "half_spread_bps", "slippage_volatility", "impact", "noise", "max_participation",
+        )],
+        *[(name, np.int64) for name in (
+            "entry_bars", "episode_bars", "latency_low", "latency_high", "max_trades", "latency_bars",
+        )],
+        ("traded", np.bool_),
+        ("intraday", np.float64, len(Rates._fields)),
+        ("delivery", np.float64, len(Rates._fields)),
+    ],
+    align=True,
+)  # fmt: skip
+"""`EnvironmentConfig` and the market's rules and rates, as one record: a tuple of forty numbers takes longer to hand
+to compiled code than a step takes."""
+TASK_FIELDS: tuple[str, ...] = TASK.names or ()
 
 LEG = ("quantity", "reference", "half_spread", "slippage", "price")
 ORDER = np.dtype(list(zip(Orders._fields, DTYPES, strict=True)), align=True)
@@ -184,35 +172,16 @@ def world_of(tape: Tape) -> World:
     )
 
 
-def task_of(config: EnvironmentConfig, rules: ExecutionRules, costs: CostSchedule) -> Task:
-    """The scalars of one task. The rules' lot is not used: each symbol has its own."""
-    compiled = rules.compiled
-    return Task(
-        capital=config.capital,
-        max_position=config.max_position,
-        entry_bars=config.entry_bars,
-        episode_bars=config.episode_bars,
-        lambda_drawdown=config.lambda_drawdown,
-        lambda_trade=config.lambda_trade,
-        lambda_hold=config.lambda_hold,
-        efficiency=config.efficiency,
-        cost_low=float(config.cost_factor[0]),
-        cost_high=float(config.cost_factor[1]),
-        slippage_low=float(config.slippage_factor[0]),
-        slippage_high=float(config.slippage_factor[1]),
-        latency_low=config.latency_bars[0],
-        latency_high=config.latency_bars[1],
-        max_trades=config.max_trades,
-        max_exposure=config.max_exposure,
-        max_drawdown=config.max_drawdown,
-        ruin=config.ruin,
-        half_spread_bps=float(rules.half_spread_bps),
-        slippage_volatility=compiled.slippage_volatility,
-        impact=compiled.impact,
-        noise=compiled.noise,
-        max_participation=compiled.max_participation,
-        latency_bars=compiled.latency_bars,
-        traded=compiled.traded,
-        intraday=compiled_rates(costs.intraday),
-        delivery=compiled_rates(costs.delivery),
-    )
+def task_of(config: EnvironmentConfig, rules: ExecutionRules, costs: CostSchedule) -> Records:
+    """TASK (1,). The rules' lot is not used: each symbol has its own."""
+    values: dict[str, Any] = {name: value for name, value in config if name in TASK_FIELDS}
+    values |= {name: value for name, value in rules.compiled._asdict().items() if name in TASK_FIELDS}
+    values |= {"half_spread_bps": rules.half_spread_bps, "latency_bars": rules.latency_bars}
+    for name in ("cost", "slippage", "latency"):
+        low, high = config.latency_bars if name == "latency" else getattr(config, f"{name}_factor")
+        values |= {f"{name}_low": low, f"{name}_high": high}
+    values |= {"intraday": compiled_rates(costs.intraday), "delivery": compiled_rates(costs.delivery)}
+    task = np.zeros(1, TASK)
+    for name in TASK_FIELDS:
+        task[name] = values[name]
+    return task

@@ -36,7 +36,12 @@ class ReinforceConfig(Settings):
     mirrored: bool = Field(
         True, description="learn from each decision upside down as well, with buying and selling exchanged"
     )
-    hidden: int = Field(16, ge=0, le=1024, description="units of the hidden layer; 0 for a linear policy")
+    relative: bool = Field(
+        True,
+        description="take off a trade's reward what the session's other decisions say its side earned: learn which "
+        "symbols do better, not where the whole market goes, for which there are too few sessions",
+    )
+    hidden: int = Field(32, ge=0, le=1024, description="units of the hidden layer; 0 for a linear policy")
     trade_probability: float = Field(
         0.5,
         gt=0,
@@ -44,7 +49,7 @@ class ReinforceConfig(Settings):
         description="of the prior, which the policy starts as: it trades so often and draws the action uniformly",
     )
     entropy: float = Field(
-        0.05, ge=0, le=100, description="weight of the entropy bonus: minus the divergence from the prior, in nats"
+        0.15, ge=0, le=100, description="weight of the entropy bonus: minus the divergence from the prior, in nats"
     )
     mean: float = Field(1.0, ge=0, le=1e6, description="weight of the mean reward in the objective, units of risk")
     sharpe: float = Field(

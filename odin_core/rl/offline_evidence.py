@@ -54,6 +54,14 @@ class Evidence(NamedTuple):
     reward: FloatArray  # (m,) units of risk
 
 
+def learned_from(found: OfflineData, config: ReinforceConfig) -> Evidence:
+    """`evidence` with rewards as the learner counts them: relative where the configuration says so, then shaped by
+    `reward_engine`."""
+    known = evidence(found, config.evidence)
+    reward = relative_reward(found, known) if config.relative else known.reward
+    return known._replace(reward=shaped(reward, known.choice, config.risk))
+
+
 def evidence(found: OfflineData, kind: Kind) -> Evidence:
     """Evidence about the decisions of `found`, in their order; of `explored`, first the actions, then FLAT."""
     if kind == "choices":
@@ -66,6 +74,24 @@ def evidence(found: OfflineData, kind: Kind) -> Evidence:
         np.concatenate([chance / ACTIONS, chance]),
         np.concatenate([np.nan_to_num(found.counterfactual[row]), np.zeros(row.size)]),
     )
+
+
+def relative_reward(found: OfflineData, known: Evidence) -> FloatArray:
+    """(m,) rewards of `known` less what its side earned on average in the session: r − side·M, M being the mean of
+    side·reward over the leans of the session's other decisions, 0 where there is none. What moves all symbols of a
+    session alike then changes nothing. FLAT and orders that never filled stay at 0."""
+    filled = np.isfinite(found.counterfactual)
+    moved = np.where(filled, side_of(found.lean) * np.nan_to_num(found.counterfactual), 0.0)
+    total, count = np.bincount(found.group, weights=moved), np.bincount(found.group, weights=filled)
+    others = (count[found.group] - filled).astype(np.float64)
+    market = np.divide(total[found.group] - moved, others, out=np.zeros(len(found)), where=others > 0)
+    side = side_of(known.choice) * filled[known.row]
+    return known.reward - side * market[known.row]
+
+
+def side_of(choice: IntArray) -> FloatArray:
+    """(n,) 1 for buying, −1 for selling, 0 for FLAT."""
+    return np.where(choice == FLAT, 0.0, np.where(choice < PER_SIDE, 1.0, -1.0))
 
 
 def mirrored_action(choice: IntArray) -> IntArray:
@@ -90,8 +116,8 @@ def baseline(found: OfflineData, config: ReinforceConfig) -> FloatArray:
     takes variance off the gradient and adds no bias. Source: Greensmith, Bartlett & Baxter 2004."""
     if config.baseline == "none":
         return np.zeros(len(found))
-    known = evidence(found, config.evidence)
-    reward, group = shaped(known.reward, known.choice, config.risk), found.group[known.row]
+    known = learned_from(found, config)
+    reward, group = known.reward, found.group[known.row]
     if config.evidence == "explored":
         reward = reward * np.where(known.choice == FLAT, 0.0, 2 * config.trade_probability)
     if config.baseline == "mean":

@@ -130,7 +130,8 @@ def train(
     there every `config.checkpoint_every` updates, and a training that was killed goes on from the newest checkpoint to
     the weights that it would have had; one that is finished is only read. `identity` (JSON) says what the environments
     are: with another identity, configuration, seed or warm start a folder is refused. `facts` (JSON) go into the
-    policy. The environments must have `state()` and `set_state()` for that (dicts of arrays); they are not closed.
+    policy. Environments that are not the trading ones need `state()` and `set_state()` for checkpoints (dicts of
+    arrays). They are not closed.
 
     Raises NotTrainable, EnvironmentCount, WarmStartMismatch, NoEnvironmentState, CheckpointUnreadable,
     CheckpointOfAnother, Diverged."""
@@ -139,8 +140,8 @@ def train(
         raise EnvironmentCount(venv.num_envs, config.environments)
     if warm_start is not None and warm_start.structure != structure:
         raise WarmStartMismatch(warm_start.version, warm_start.structure, structure)
-    if folder is not None and not (hasattr(venv, "state") and hasattr(venv, "set_state")):
-        raise NoEnvironmentState(venv)
+    if folder is not None:
+        environment_state(venv)
     whose = {"config": config.model_dump(mode="json"), "seed": seed, "structure": structure.told(),
              "warm_start": warm_start.version if warm_start else None, "environment": dict(identity or {})}  # fmt: skip
     with isolated(config.threads):
@@ -168,16 +169,22 @@ def train(
     return Trained(TradingPolicy(structure, weights, told | dict(facts or {})), curve_of(run.rows))
 
 
-class TradingBatch(TradingVecEnv):
-    """The trading environments, with a state that goes into checkpoints."""
+def environment_state(venv: VecEnv) -> Arrays:
+    """Everything that the environments remember from one bar to the next: the trading environments' accounts as bytes,
+    else what `state()` of the environments gives, a dict of arrays. Raises NoEnvironmentState."""
+    if isinstance(venv, TradingVecEnv):
+        return {"accounts": venv.batch.accounts.view(np.uint8).reshape(venv.num_envs, -1).copy()}
+    if not (hasattr(venv, "state") and hasattr(venv, "set_state")):
+        raise NoEnvironmentState(venv)
+    return venv.state()  # pyright: ignore[reportAttributeAccessIssue]
 
-    def state(self) -> Arrays:
-        """Everything that an environment remembers from one bar to the next, as bytes."""
-        return {"accounts": self.batch.accounts.view(np.uint8).reshape(self.num_envs, -1).copy()}
 
-    def set_state(self, state: Arrays) -> None:
-        """Back from `state`, on environments of the same tape and settings."""
-        self.batch.accounts.view(np.uint8).reshape(self.num_envs, -1)[:] = state["accounts"]
+def set_environment_state(venv: VecEnv, state: Arrays) -> None:
+    """Back from `environment_state`, on environments of the same kind, tape and settings."""
+    if isinstance(venv, TradingVecEnv):
+        venv.batch.accounts.view(np.uint8).reshape(venv.num_envs, -1)[:] = state["accounts"]
+    else:
+        venv.set_state(state)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def train_ppo(
@@ -201,8 +208,8 @@ def train_ppo(
     goes on; without the curriculum each start is as likely as another. Two tapes, or other rules of the environment,
     are two trainings: `folder` then refuses. The policy's facts tell of the tape (symbols, first and last session,
     a digest) and of the environment's settings. Raises what `train` raises."""
-    venv = TradingBatch(tape, environment, config.environments, rules=rules, costs=costs, seed=seed,
-                        threads=config.threads)  # fmt: skip
+    venv = TradingVecEnv(tape, environment, config.environments, rules=rules, costs=costs, seed=seed,
+                         threads=config.threads)  # fmt: skip
     steering = None
     if starts is not None and config.curriculum:
         steering = Curriculum(venv, starts, config.hardness, config.reward_scale)
@@ -283,8 +290,7 @@ def collect(run: _Run, reward_scale: float) -> None:
     Where an episode was cut by time, the reward gets the discounted value of what came next (Pardo et al. 2018), as in
     Stable-Baselines3's `collect_rollouts`, but all environments of a bar in one pass of the critic."""
     model, buffer, policy = run.model, run.model.rollout_buffer, run.model.policy
-    environment, discrete = model.env, isinstance(model.action_space, spaces.Discrete)
-    assert environment is not None
+    environment, discrete = _environments(model), isinstance(model.action_space, spaces.Discrete)
     policy.set_training_mode(False)
     buffer.reset()
     dones = run.starts
@@ -305,6 +311,11 @@ def collect(run: _Run, reward_scale: float) -> None:
         values = policy.predict_values(torch.tensor(run.observations))
     buffer.compute_returns_and_advantage(values, dones)
     model.num_timesteps += model.n_steps * environment.num_envs
+
+
+def _environments(model: PPO) -> VecEnv:
+    assert model.env is not None
+    return model.env
 
 
 def _update(run: _Run, config: PPOConfig) -> None:
@@ -331,7 +342,7 @@ def _checkpoint(run: _Run, steering: Steering | None) -> Checkpoint:
         prefixed("weights", {name: weight.numpy() for name, weight in model.policy.state_dict().items()})
         | prefixed("optimizer", optimizer_arrays(model.policy.optimizer))
         | prefixed("generators", generators)
-        | prefixed("environment", model.env.state())  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        | prefixed("environment", environment_state(_environments(model)))
         | prefixed("episodes", run.episodes.state())
         | {"observations": run.observations, "starts": run.starts}
     )
@@ -346,7 +357,7 @@ def _restore(run: _Run, found: Checkpoint, steering: Steering | None) -> None:
     model, arrays = run.model, found.arrays
     model.policy.load_state_dict({name: torch.tensor(array) for name, array in under("weights", arrays).items()})
     set_optimizer(model.policy.optimizer, under("optimizer", arrays))
-    model.env.set_state(under("environment", arrays))  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    set_environment_state(_environments(model), under("environment", arrays))
     run.episodes.set_state(under("episodes", arrays))
     if steering is not None:
         steering.set_state(under("steering", arrays))

@@ -26,9 +26,16 @@ from odin_core.policies.actions import ACTIONS, FloatArray, IntArray
 from odin_core.rl.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import OfflineData, Parts, column
-from odin_core.rl.offline_evidence import NothingToLearnFrom, baseline, evidence, mirrored_action, mirrored_features
+from odin_core.rl.offline_evidence import (
+    NothingToLearnFrom,
+    baseline,
+    evidence,
+    learned_from,
+    mirrored_action,
+    mirrored_features,
+)
 from odin_core.rl.reinforce_policy import ReinforcePolicy, Scaling, by_context, design, log_odds, log_prior, with_flat
-from odin_core.rl.reward_engine import Objective, objective, shaped
+from odin_core.rl.reward_engine import Objective, objective
 
 Progress = Callable[[int, int, str], None]
 FEWEST_OUTCOMES = 30  # of proposed trades on later sessions, below which the confidence is one half
@@ -40,7 +47,7 @@ CURVE = pl.Schema(
         "mean": pl.Float64(),  # value there, units of risk per decision
         "validation": pl.Float64(),  # objective of the later sessions
         "validation_mean": pl.Float64(),
-        "lower": pl.Float64(),  # its lower bound: less `caution` standard errors of the mean over sessions
+        "lower": pl.Float64(),  # what it is above the prior's there, less `caution` standard errors of the difference
         "divergence": pl.Float64(),  # from the prior, nats, mean over the decisions learned from
         "trades": pl.Float64(),  # mean probability of trading there
         "effective": pl.Float64(),  # share of the rows learned from that the weights leave: (Σw)²/(n·Σw²)
@@ -103,7 +110,7 @@ class Batch(NamedTuple):
     def of(cls, found: OfflineData, scaling: Scaling, config: ReinforceConfig, *, learning: bool) -> "Batch":
         """While `learning` with the baseline, and mirrored where the configuration says so; else as it was."""
         base = baseline(found, config) if learning else np.zeros(len(found))
-        known = evidence(found, config.evidence)
+        known = learned_from(found, config)
         upside_down = learning and config.mirrored
         looks = [found.features[known.row]]
         chosen = [known.choice]
@@ -118,7 +125,7 @@ class Batch(NamedTuple):
             torch.from_numpy(np.tile(with_flat(found.allowed[known.row]), (times, 1))),
             torch.from_numpy(column(np.concatenate(chosen))),
             each(known.propensity),
-            each(shaped(known.reward, known.choice, config.risk)),
+            each(known.reward),
             each(found.group[known.row]),
             each(base[known.row]),
             np.bincount(found.group, minlength=count) * times,
@@ -225,6 +232,8 @@ class _Run:
         )
         self.step, self.best_step, self.rows = 0, 0, list[dict[str, float]]()
         self._best = self._weights()
+        with torch.no_grad():
+            self._prior = self._evaluate(self._later).objective
         stopped = newest_checkpoint(folder, self._about) if folder else None
         if stopped is None:
             self._look(gradient=0.0)
@@ -268,7 +277,9 @@ class _Run:
         self.rows.append({
             "step": self.step, "objective": here.objective.value, "mean": here.objective.terms.mean,
             "validation": later.objective.value, "validation_mean": later.objective.terms.mean,
-            "lower": later.objective.value - self._config.caution * standard_error(later.objective.sessions),
+            "lower": later.objective.value
+            - self._prior.value
+            - self._config.caution * standard_error(later.objective.sessions - self._prior.sessions),
             "divergence": here.divergence, "trades": here.trades,
             "effective": float(here.weights.sum()) ** 2 / squares if squares > 0 else 0.0, "gradient": gradient,
         })  # fmt: skip

@@ -22,6 +22,7 @@ from odin_core.rl.offline_data import Matrix
 
 Heads = Literal["side", "factored", "joint"]
 Weights = dict[str, FloatArray]
+TIE = 1e-9  # of probabilities, which stays flat
 FAR = 5.0  # standard deviations at which a feature is cut
 PER_SIDE = ACTIONS // SHAPE[0]
 
@@ -109,7 +110,7 @@ class ReinforcePolicy:
         return weight / weight.sum(axis=1, keepdims=True)
 
     def propose(self, X: Matrix, allowed: NDArray[np.bool_] | None = None) -> Proposals:
-        """What it would do, without chance: the likeliest action where trading is at least as likely as not, else FLAT.
+        """What it would do, without chance: the likeliest action where trading is likelier than not, else FLAT.
         `score` is P(long) − P(short), halved; `confidence` Platt's of the lean; where nothing is allowed it is FLAT."""
         chance = self.probabilities(X, allowed)
         trade = chance[:, :ACTIONS].sum(axis=1)
@@ -117,7 +118,7 @@ class ReinforcePolicy:
         odds = log_odds(trade)
         a, b = self.platt
         score = (chance[:, :PER_SIDE].sum(axis=1) - chance[:, PER_SIDE:ACTIONS].sum(axis=1)) / 2
-        return Proposals(np.where(trade >= 0.5, lean, FLAT), lean, 1 / (1 + np.exp(-(a + b * odds))), score)
+        return Proposals(np.where(trade > 0.5 + TIE, lean, FLAT), lean, 1 / (1 + np.exp(-(a + b * odds))), score)
 
     @cached_property
     def version(self) -> str:

@@ -161,8 +161,16 @@ def _require_sound(tape: Tape) -> None:
             raise TapeInvalid(name, ".shape", column.shape, f"it must be ({rows}, width)")
     for name in ("volatility", "risk_unit"):
         _shaped(name, getattr(tape, name), (rows,))
-    usable = lambda column: (column > 0) & (column < np.inf)  # noqa: E731
-    unless = lambda column: usable(column) | ~tape.decidable  # noqa: E731
+
+    def usable(column: FloatArray) -> NDArray[np.bool_]:
+        return (column > 0) & (column < np.inf)
+
+    def where_decidable(column: FloatArray) -> NDArray[np.bool_]:
+        return usable(column) | ~tape.decidable
+
+    def bounded(table: Float32Array) -> NDArray[np.bool_]:
+        return np.all(np.abs(table) <= BOUND, axis=1)
+
     within = f"it must lie within ±{BOUND:,.0f}; put 0 for what is unknown and decidable=False"
     rules: dict[str, tuple[NDArray[np.bool_], str]] = {
         "open": (usable(open_) & (open_ <= high), "a price is finite, above 0 and not above the high"),
@@ -170,10 +178,10 @@ def _require_sound(tape: Tape) -> None:
         "high": (high < np.inf, "a price is finite"),
         "close": (usable(close) & (close <= high), "a price is finite, above 0 and not above the high"),
         "volume": (~(volume < 0) & (volume != np.inf), "a volume is finite, 0 or more, or NaN where it is unknown"),
-        "state": ((np.abs(tape.state) <= BOUND).all(axis=1), within),
-        "heatmap": ((np.abs(tape.heatmap) <= BOUND).all(axis=1), within),
-        "volatility": (unless(tape.volatility), "where decidable it must be finite and above 0"),
-        "risk_unit": (unless(tape.risk_unit), "where decidable it must be finite and above 0"),
+        "state": (bounded(tape.state), within),
+        "heatmap": (bounded(tape.heatmap), within),
+        "volatility": (where_decidable(tape.volatility), "where decidable it must be finite and above 0"),
+        "risk_unit": (where_decidable(tape.risk_unit), "where decidable it must be finite and above 0"),
         "lot": (usable(tape.lot), "it must be finite and above 0"),
     }
     for name, (sound, rule) in rules.items():

@@ -35,23 +35,24 @@ class TrainingWindow:
         self.sessions = [s for s in sessions if len(s.features)]
 
     @cached_property
-    def _known(self) -> NDArray[np.bool_]:
+    def known(self) -> NDArray[np.bool_]:
+        """Of each context of `sessions`, whether an outcome is known on each side: those that are learned from."""
         sides = np.concatenate([s.rewards.reshape(len(s.rewards), 2, -1) for s in self.sessions])
         known: NDArray[np.bool_] = np.isfinite(sides)
         return np.all(known.any(axis=2), axis=1)
 
     @cached_property
     def features(self) -> NDArray[np.float32]:
-        return np.concatenate([s.features for s in self.sessions])[self._known]
+        return np.concatenate([s.features for s in self.sessions])[self.known]
 
     @cached_property
     def rewards(self) -> NDArray[np.float64]:
-        return np.concatenate([s.rewards for s in self.sessions])[self._known].astype(np.float64)
+        return np.concatenate([s.rewards for s in self.sessions])[self.known].astype(np.float64)
 
     @cached_property
     def session_index(self) -> NDArray[np.int64]:
         """(n,) position of each row's session within the window."""
-        return np.repeat(np.arange(len(self.sessions)), [len(s.features) for s in self.sessions])[self._known]
+        return np.repeat(np.arange(len(self.sessions)), [len(s.features) for s in self.sessions])[self.known]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -63,4 +64,4 @@ class TrainingWindow:
 
     def __len__(self) -> int:
         """Contexts with at least one known outcome on each side."""
-        return int(self._known.sum()) if self.sessions else 0
+        return int(self.known.sum()) if self.sessions else 0

@@ -32,6 +32,11 @@ BENCHES = (
     "gate",
     "registry_read",
     "registry_promote",
+    "env_batched",
+    "env_single",
+    "ppo",
+    "encoder_small",
+    "embeddings",
 )
 RESULT = Path(__file__).resolve().parents[2] / "bench.json"
 

@@ -1,4 +1,4 @@
-"""The demo exchange's 50 symbols over three months, with their features stored: what the benches of the encoder read."""
+"""The demo exchange's 50 symbols over three months, their features stored: what the benches of the encoder read."""
 
 import atexit
 import shutil

@@ -16,8 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.isolation import isolated
 from odin_core.rl.learner_config import PPOConfig
-from odin_core.rl.ppo import TradingBatch, learner, train
+from odin_core.rl.ppo import learner, train
 from odin_core.rl.tape import planted
+from odin_core.rl.vector import TradingVecEnv
 
 ROUNDS = 5
 UPDATES = 12
@@ -68,7 +69,7 @@ def run() -> list[dict[str, Any]]:
     told = PPOConfig()
     config = PPOConfig(steps=UPDATES * told.rollout * told.environments, threads=1)
     tape = planted(0, symbols=8, sessions=40, state=STATE, heatmap=HEATMAP)
-    environments = TradingBatch(tape, EnvironmentConfig(), config.environments, threads=1)
+    environments = TradingVecEnv(tape, EnvironmentConfig(), config.environments, threads=1)
     nothing = Nothing(config.environments, environments)
     ours, theirs = zip(
         *((_ours(environments, config), _theirs(nothing, config)) for _ in range(ROUNDS + 1)), strict=True
@@ -80,7 +81,7 @@ def run() -> list[dict[str, Any]]:
     }]  # fmt: skip
 
 
-def _ours(environments: TradingBatch, config: PPOConfig) -> float:
+def _ours(environments: TradingVecEnv, config: PPOConfig) -> float:
     curve = train(environments, config, seed=0).curve
     return (curve["steps"][-1] - curve["steps"][0]) / (curve["seconds"][-1] - curve["seconds"][0])
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plantedsamples import BARS, QUICK, TOLD, planted_samples
+from smalllives import quick, small_market
 from untrainedencoders import FEATURES, untrained, windows
 
-from odin_core.encoder.embedding import embeddings
+from odin_core.encoder.embedding import embeddings, session_embeddings
 from odin_core.encoder.explain import (
     NoSuchAnswer,
     NoSuchRow,
@@ -21,9 +23,14 @@ from odin_core.encoder.explain import (
     answer,
     attention_rollout,
     rollout,
+    session_windows,
     window_attributions,
     windows_before,
 )
+from odin_core.encoder.samples import window_rows
+from odin_core.encoder.training import train
+from odin_core.features.catalogue import features_of
+from odin_core.home import open_home
 from odin_core.market.bars import UTC
 from odin_core.market.calendar import session_calendar
 from odin_core.market.profile import load_profile
@@ -231,3 +238,41 @@ def test_a_window_follows_from_nothing_after_its_decision():
     np.testing.assert_array_equal(cut[1], valid)
     with pytest.raises(NoSuchRow, match="A known at"):
         windows_before(model, known.head(5), NSE, decisions)
+
+
+def test_windows_of_a_markets_decisions_give_its_embeddings(tmp_path):
+    """On bars of an exchange, as the asset makes them."""
+    data = small_market(open_home(tmp_path), quick(), symbols=3)
+    names = tuple(feature.name for feature in features_of("sequence"))
+    model = untrained("tcn", names, length=60, levels=5)
+    session = date(2022, 11, 11)
+    expected = session_embeddings(data, model, session)[::37]
+    values, valid = session_windows(data, model, session, expected)
+    found = model.encoder(torch.tensor(model.scaling.of(values, valid)), torch.tensor(valid), last=1)[:, 0]
+    np.testing.assert_allclose(found.numpy(), expected["embedding"].to_numpy(), atol=1e-5)
+
+
+def motif_attributions(shuffled: bool) -> tuple[float, float]:
+    """Of an encoder trained on planted samples: the share of |attribution| of the true regime's log probability that
+    lies in the motif's two features and eleven bars, and their mean sum. Windows end right after the motif."""
+    config = QUICK.model_copy(update={"steps": 240, "patience": 12, "mask_share": 0.05})
+    model = train(planted_samples(1, symbols=12, sessions=80, shuffled=shuffled), config)
+    later = planted_samples(2)
+    ends = np.arange(len(later)).reshape(-1, BARS)[7::5, TOLD]
+    at, exists = window_rows(later, ends)
+    valid = later.valid[at] & exists
+    values, regime = model.scaling.of(later.values[at], valid), later.targets.regime[ends]
+    found = np.concatenate([
+        window_attributions(answer(model, "regime", int(regime[n])), values[n : n + 1], valid[n : n + 1]).values
+        for n in range(len(ends))
+    ])  # fmt: skip
+    motif = found[:, -TOLD - 1 :, :2]
+    return float(np.abs(motif).sum() / np.abs(found).sum()), float(motif.sum() / len(ends))
+
+
+def test_a_planted_motif_is_what_its_regime_is_explained_by():
+    """It speaks for the true regime where the encoder could learn it, and says nothing where labels were shuffled."""
+    share, spoken = motif_attributions(shuffled=False)
+    without, nothing = motif_attributions(shuffled=True)
+    assert share > 0.4 > without
+    assert spoken > 0.3 > abs(nothing)

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from plantedsamples import BARS, QUICK, planted_samples
+from smalllives import quick, small_market
 
+from odin_core.encoder.checkpoint import read_checkpoint
 from odin_core.encoder.config import EncoderConfig
 from odin_core.encoder.model import CLIP, CURVES, FACTS, WEIGHTS, EncoderUnreadable, Scaling, TrainedEncoder
 from odin_core.encoder.samples import NoUsableRows, Samples, split
-from odin_core.encoder.training import NoGpu, TrainingDiverged, learning_rate, train
+from odin_core.encoder.training import NoGpu, TrainingDiverged, learning_rate, made_from, train, train_encoder
+from odin_core.features.catalogue import features_of
+from odin_core.home import open_home
+from odin_core.market.data import PRICES
 
 CONFIG = QUICK.model_copy(update={"steps": 60, "validate_every": 20})
 HEADS = ["candles", "regime", "heatmap", "quantiles", "turns", "total"]
@@ -75,8 +81,8 @@ def test_curves_have_each_head_of_both_sides_at_each_validation(trained: Trained
     assert totals[-1] < totals[0]
 
 
-def test_it_stops_early_and_keeps_the_weights_of_the_best_validation(samples: Samples):
-    config = CONFIG.model_copy(update={"steps": 400, "patience": 2, "learning_rate": 2e-2})
+def test_it_stops_early_and_keeps_the_weights_of_the_best_validation(tmp_path: Path):
+    config = CONFIG.model_copy(update={"steps": 400, "patience": 2, "learning_rate": 2e-2, "checkpoint_every": 20})
     shuffled = planted_samples(3, symbols=3, sessions=20, shuffled=True)
     found = train(shuffled, config)
     validation = found.curves.filter(split="validation", head="total")
@@ -84,12 +90,18 @@ def test_it_stops_early_and_keeps_the_weights_of_the_best_validation(samples: Sa
     assert found.facts["stopped_early"]
     assert found.facts["steps"] == validation["step"].max() == best["step"] + 2 * config.validate_every
     assert (found.facts["best_step"], found.facts["validation_loss"]) == (best["step"], best["loss"])
-    until_best = train(shuffled, config.model_copy(update={"patience": 100}), progress=None)
-    assert until_best.curves.filter(pl.col("step") <= best["step"]).equals(
-        found.curves.filter(pl.col("step") <= best["step"])
-    )
+
+    def stop(done: int, steps: int, what: str) -> None:
+        if done > best["step"]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(shuffled, config, checkpoints=tmp_path, progress=stop)
+    kept = read_checkpoint(tmp_path, f"{shuffled.fingerprint} {config.model_dump_json()}")
+    assert kept is not None
+    assert kept.state["step"] == best["step"]
     for name, tensor in found.encoder.state_dict().items():
-        assert torch.isfinite(tensor).all(), name
+        assert torch.equal(tensor, kept.tensors[f"encoder.{name}"]), name
 
 
 def test_rows_of_the_validation_and_what_lies_between_have_no_part_in_weights_before_the_first_choice(
@@ -136,6 +148,35 @@ def test_the_learning_rate_rises_and_falls_as_a_cosine():
     np.testing.assert_allclose(rates[55], 0.05)
     np.testing.assert_allclose(rates[100], 0.0, atol=1e-12)
     assert (np.diff(rates[10:]) < 0).all()
+
+
+# Of a market
+
+
+def test_a_markets_encoder_follows_from_what_was_known_and_is_named_by_it(tmp_path: Path):
+    tiny = CONFIG.model_copy(
+        update={"length": 64, "steps": 11, "batch": 4, "turn_bars": 6, "range_bars": 10, "horizons": (1, 6)}
+    )
+    data = small_market(open_home(tmp_path / "one"), quick(), symbols=2)
+    first, last = date(2022, 10, 27), date(2022, 11, 11)
+    mark = made_from(data, last, tiny, first=first)
+    found = train_encoder(data, last, tiny, first=first, checkpoints=tmp_path / "checkpoints")
+    assert found.trained_through == last
+    assert found.features == tuple(f.name for f in features_of("sequence"))
+    assert made_from(data, last, tiny, first=first) == mark
+    later = small_market(open_home(tmp_path / "other"), quick(), symbols=2)
+    later.features(None, "5m", first, date(2022, 11, 18), "sequence")
+    assert train_encoder(later, last, tiny, first=first).version == found.version
+    marks = {
+        mark,
+        made_from(data, last, tiny.model_copy(update={"seed": 8}), first=first),
+        made_from(data, date(2022, 11, 10), tiny, first=first),
+        made_from(data, last, tiny, first=date(2022, 10, 31)),
+    }
+    assert len(marks) == 4
+    bars = data.bars(last)
+    data.lake.write(PRICES, last, bars.with_columns(pl.col("close") + 0.05))
+    assert made_from(data, last, tiny, first=first) not in marks
 
 
 # Scaling

@@ -27,7 +27,15 @@ def orders(**fields: object) -> Orders:
 def run(bars: Bars, placed: Orders, sessions: list[int], costs: CostSchedule = FREE, **rest: float) -> Backtest:
     ends = np.array(sessions)
     return backtest(
-        bars, placed, session_end=ends, start=0, end=bars.open.size - 1, rules=RULES, costs=costs, capital=5000.0, **rest
+        bars,
+        placed,
+        session_end=ends,
+        start=0,
+        end=bars.open.size - 1,
+        rules=RULES,
+        costs=costs,
+        capital=5000.0,
+        **rest,
     )
 
 
@@ -62,7 +70,9 @@ def test_orders_follow_each_other_and_add_up():
     bars = market([100, 101, 103, 102, 105])
     placed = orders(first=[1, 3], last=4, due=[1, 3], side=[1, -1])
     assert run(bars, placed, [4] * 5).equity.tolist() == [5000, 5010, 5010, 5020, 5020]
-    assert run(bars, orders(first=[], last=[], side=[], quantity=[], volatility=[]), [4] * 5).equity.tolist() == [5000] * 5
+    assert (
+        run(bars, orders(first=[], last=[], side=[], quantity=[], volatility=[]), [4] * 5).equity.tolist() == [5000] * 5
+    )
 
 
 def test_orders_that_overlap_or_begin_too_early_are_refused():

@@ -5,22 +5,17 @@ from datetime import date
 import numpy as np
 import pytest
 from plantedlogs import CONTEXTS, contexts, planted_window
+from smalllives import climbed
 
 from odin_core.evaluation.splits import TooFewSessions
 from odin_core.lifecycle.config import LearnerConfig
+from odin_core.lifecycle.shadow_learners import GridShadow
 from odin_core.policies.actions import ACTIONS, FLAT, SHAPE, decode, encode
 from odin_core.policies.joint import JointPolicy, version_of
 from odin_core.rl import choices as environment
 from odin_core.rl.choices import Choices
-from odin_core.rl.distillation import (
-    Taught,
-    TeacherHardlyTrades,
-    agreement_of,
-    distil,
-    grid_actions,
-    position_of,
-    taught_by,
-)
+from odin_core.rl.distillation import TeacherHardlyTrades, agreement_of, distil
+from odin_core.rl.teaching import Taught, grid_actions, lesson, nearest_actions, position_of, taught_by
 
 LEARNER = LearnerConfig(trees=40, min_leaf=10)
 STRENGTH = 1.0
@@ -177,6 +172,33 @@ def test_a_policy_of_the_environment_is_asked_for_its_choices():
     assert (position_of(taught.action) == 2).all()
     assert (taught.sides == [0, 0, 1]).all()
     assert (taught.name, taught.trained_through) == ("always-1", date(2023, 1, 2))
+    unknown = np.zeros((2, 9), np.float32)
+    unknown[1, 3] = np.nan
+    assert list(position_of(taught_by(Always(), unknown, "always-1").action)) == [2, 0]
+
+
+def test_every_action_of_the_grid_is_nearest_to_itself():
+    every = np.arange(ACTIONS)
+    np.testing.assert_array_equal(nearest_actions(*decode(every)), every)
+
+
+def test_a_life_s_contexts_are_those_that_the_window_holds_and_asked_at_the_close_before():
+    life, data = climbed()
+    model = life.registry.model(life.registry.versions()[-1])
+    asked = []
+
+    class Watched(GridShadow):
+        def choose(self, contexts, as_of):
+            asked.append((contexts["session"][0], as_of))
+            return super().choose(contexts, as_of)
+
+    window, taught = lesson(life, data, Watched("joint", "joint-1", model))
+    np.testing.assert_array_equal(taught.action, model.propose(window.features).action)
+    assert taught.trained_through == model.trained_through
+    assert [session for session, _ in asked] == [data.calendar.previous(s.session) for s in window.sessions]
+    assert all(as_of == data.calendar.hours(session).close for session, as_of in asked)
+    midway = life.commits()[9]
+    assert lesson(life, data, Watched("joint", "joint-1", model), through=midway)[0].last_session <= midway
 
 
 def test_agreement_counts_what_it_says():

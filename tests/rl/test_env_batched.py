@@ -1,7 +1,6 @@
 """Many environments in one step: equal to single ones bit for bit, whatever their number and threads, in both forms."""
 
 import json
-import os
 import subprocess
 import sys
 
@@ -79,6 +78,16 @@ def test_finished_episodes_of_a_batch_run_again_by_the_backtester_have_the_same_
             assert infos[i]["episode"]["l"] == episode.equity.size - 1
             ended_of += 1
     assert ended_of >= 2 * N
+
+
+def test_an_episode_that_is_not_kept_or_has_not_ended_is_refused():
+    with pytest.raises(ValueError, match="record=True"):
+        TradingVecEnv(TAPE, CONFIG, N).episode(0)
+    many = TradingVecEnv(TAPE, CONFIG, N, record=True)
+    many.reset()
+    with pytest.raises(ValueError, match="environment 2 has not ended an episode"):
+        many.episode(2)
+    assert many.episode(2, finished=False).equity.tolist() == [CONFIG.capital]
 
 
 def test_observations_that_were_given_out_stay_as_they_are():
@@ -214,5 +223,5 @@ def test_a_change_of_the_fill_engine_is_not_answered_from_the_compiled_cache():
         "print(json.dumps([[key(a) == key(b) for a, b in zip(k.DOORS, k._doors(other))]"
         " for other in (k.ENGINE, 'changed')]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=dict(os.environ), check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[True] * 3, [False] * 3]

@@ -16,7 +16,9 @@ from odin_core.rl.kernel_values import TERMS
 from odin_core.rl.tape import Tape, planted
 
 # Depth 1 fills at once; the others leave partial fills, carried positions and orders that never fill.
-TAPES = {depth: planted(3, depth=depth, symbols=2, sessions=8, bars=15, state=4, heatmap=1) for depth in (1, 3e-3, 1e-4)}
+TAPES = {
+    depth: planted(3, depth=depth, symbols=2, sessions=8, bars=15, state=4, heatmap=1) for depth in (1, 3e-3, 1e-4)
+}
 COSTS = CostSchedule(
     intraday=ChargeRates(brokerage_rate=0.0003, brokerage_cap=20, sell_tax_rate=0.0002, gst_rate=0.18),
     delivery=ChargeRates(buy_tax_rate=0.001, sell_tax_rate=0.001, fixed_per_sell=15.0),

@@ -1,8 +1,10 @@
 """The single environment: Gymnasium's contract, seeds, what an action does, limits and masks, ends."""
 
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -20,6 +22,7 @@ from odin_core.rl.environment import TradingEnv
 from odin_core.rl.kernel_values import TERMS
 from odin_core.rl.observation import POSITION, layout
 from odin_core.rl.tape import planted
+from odin_core.rl.vector import TradingVecEnv
 
 TAPE = planted(1, symbols=2, sessions=10, bars=20, state=5, heatmap=2)
 PLAIN = EnvironmentConfig(episode_bars=60).without_randomisation()
@@ -68,6 +71,15 @@ def test_to_register_it_loads_no_compiler_no_torch_and_no_learner_and_to_make_it
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_the_examples_of_the_documentation_run():
+    text = (Path(__file__).parents[2] / "docs" / "environment.md").read_text()
+    blocks, names = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL), {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2
+    assert names["told"].equity.size == 2
+
+
 # --- seeds ------------------------------------------------------------------------------------------------------------
 
 
@@ -84,9 +96,7 @@ def test_the_same_seed_gives_the_same_episodes_and_another_other_ones():
 
 
 def test_conditions_are_drawn_within_their_ranges_and_differ_between_episodes():
-    config = EnvironmentConfig(
-        episode_bars=20, cost_factor=(0.5, 2.0), slippage_factor=(0.0, 3.0), latency_bars=(1, 3)
-    )
+    config = EnvironmentConfig(episode_bars=20, cost_factor=(0.5, 2.0), slippage_factor=(0.0, 3.0), latency_bars=(1, 3))
     env, drawn, symbols, starts = made(config), [], set(), set()
     for _ in range(200):
         env.reset()
@@ -103,6 +113,23 @@ def test_conditions_are_drawn_within_their_ranges_and_differ_between_episodes():
     assert set(latency) == {1, 2, 3}
     assert symbols == set(TAPE.symbols)
     assert len(starts) > 100
+
+
+def test_the_noise_of_orders_is_standard_normal_and_independent():
+    many = TradingVecEnv(TAPE, EnvironmentConfig(episode_bars=60, max_trades=100), 64, record=True)
+    many.reset()
+    for action in random_actions(np.random.default_rng(0), 59, 0.5):
+        many.step(np.tile(action, (64, 1)))
+    orders = [many.episode(i, finished=False).orders for i in range(64)]
+    entry, out = (np.concatenate([getattr(o, f"noise_{leg}") for o in orders]) for leg in ("entry", "exit"))
+    assert entry.size > 500
+    for noise in (entry, out):
+        assert noise.mean() == pytest.approx(0, abs=4 / np.sqrt(noise.size))
+        assert noise.std() == pytest.approx(1, abs=0.15)
+        assert (np.abs(noise) > 1.96).mean() == pytest.approx(0.05, abs=0.035)
+        assert np.unique(noise).size == noise.size
+    assert abs(np.corrcoef(entry, out)[0, 1]) < 0.15
+    assert abs(np.corrcoef(entry[1:], entry[:-1])[0, 1]) < 0.15
 
 
 def test_without_randomisation_episodes_differ_in_their_start_alone_and_not_even_there_if_so_wished():

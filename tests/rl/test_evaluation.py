@@ -15,7 +15,9 @@ from odin_core.rl.choices import DIMENSIONS, Choices
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.evaluation import (
     EPISODES,
+    SEEDS,
     SESSIONS,
+    SUMMARY,
     NothingToEvaluate,
     TooFewSeeds,
     buy_and_hold,
@@ -103,7 +105,7 @@ def test_an_episode_is_what_an_account_alone_goes_through():
 
 def test_tables_have_their_schemas_and_a_session_is_the_mean_of_its_symbols():
     found = evaluate(any_policy(), tape(), TASK, draws=3)
-    assert (found.episodes.schema, found.sessions.schema) == (EPISODES, SESSIONS)
+    assert (found.episodes.schema, found.sessions.schema, found.summary.schema) == (EPISODES, SESSIONS, SUMMARY)
     mean = found.episodes.group_by("session").agg(pl.col("net_return").mean()).sort("session")["net_return"]
     np.testing.assert_allclose(found.sessions["net_return"], mean)
     assert found.summary["who"].to_list() == ["policy", "random", "flat", "buy_and_hold"]
@@ -146,6 +148,9 @@ def test_seeds_are_spread_out_and_one_lucky_one_is_named():
     told = one.summary.row(0, named=True)
     assert told["mean"] > 0 == told["without_best"]
     assert told["lucky"]
+    idle = evaluate_seeds({n: Flat() for n in range(5)}, tape(0.6), TASK, draws=2)
+    assert one.seeds.schema == idle.seeds.schema == SEEDS
+    assert idle.seeds["hit_rate"].null_count() == 5
     with pytest.raises(TooFewSeeds, match=r"4 seed\(s\)"):
         evaluate_seeds({n: Flat() for n in range(4)}, tape(), TASK)
 

@@ -13,7 +13,14 @@ from odin_core.policies.actions import ACTIONS, FLAT
 from odin_core.rl.checkpoint import CheckpointOfAnother
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import column, grid_reward
-from odin_core.rl.offline_evidence import NothingToLearnFrom, NothingTurns, baseline, evidence
+from odin_core.rl.offline_evidence import (
+    NothingToLearnFrom,
+    NothingTurns,
+    baseline,
+    evidence,
+    learned_from,
+    relative_reward,
+)
 from odin_core.rl.reinforce import Batch, Softmax, learn, one_thread, reinforce_step
 from odin_core.rl.reinforce_policy import PolicyUnreadable, ReinforcePolicy, Scaling, log_prior
 from odin_core.rl.reward_engine import objective
@@ -148,7 +155,7 @@ def test_a_side_that_turns_with_the_price_is_learned_from_both_ways_up():
 
 def test_nothing_is_found_where_outcomes_are_dealt_out_anew():
     values = [
-        value_on_test(shuffled(planted_log(1.0, seed=s), s), QUICK.model_copy(update={"seed": s})) for s in range(4)
+        value_on_test(shuffled(planted_log(1.0, seed=s), s), QUICK.model_copy(update={"seed": s})) for s in range(5)
     ]
     prior = -QUICK.trade_probability * COST
     assert np.mean(values) < 0.08
@@ -277,3 +284,45 @@ def test_what_cannot_be_learned_from_is_told_of_with_the_way_out():
         learn(never, parts, QUICK)
     with pytest.raises(NothingTurns, match="mirrored: false"):
         learn(found, parts, QUICK.model_copy(update={"mirrored": True}))
+
+
+def test_what_moves_the_whole_market_alike_changes_nothing_that_is_learned():
+    found = planted_log(1.0, sessions=20)
+    config = QUICK.model_copy(update={"steps": 20})
+    side = np.where(np.arange(ACTIONS) < ACTIONS // 2, 1.0, -1.0)
+    market = np.random.default_rng(0).normal(0, 3, len(found.sessions))[found.group]
+    grid = (found.grid + market[:, None] * side).astype(np.float32)
+    result = found.counterfactual + market * side[found.lean]
+    moved = replace(found, grid=grid, counterfactual=result, reward=np.where(found.choice == FLAT, 0.0, result))
+    for kind in ("explored", "choices"):
+        told = config.model_copy(update={"evidence": kind})
+        np.testing.assert_allclose(learned_from(moved, told).reward, learned_from(found, told).reward, atol=1e-9)
+        absolute = told.model_copy(update={"relative": False})
+        assert not np.allclose(learned_from(moved, absolute).reward, learned_from(found, absolute).reward)
+
+
+def test_relative_rewards_are_those_of_the_loop():
+    found = planted_log(0.5, sessions=4, each=5)
+    found = replace(found, counterfactual=np.where(np.arange(20) % 6 == 0, np.nan, found.counterfactual))
+    known = evidence(found, "explored")
+    sign = np.where(found.lean < ACTIONS // 2, 1.0, -1.0)
+    for i, row in enumerate(known.row):
+        peers = [
+            sign[j] * found.counterfactual[j]
+            for j in range(20)
+            if found.session[j] == found.session[row] and j != row and np.isfinite(found.counterfactual[j])
+        ]
+        trade = known.choice[i] != FLAT and np.isfinite(found.counterfactual[row])
+        wanted = known.reward[i] - (sign[row] * np.mean(peers) if trade and peers else 0.0)
+        assert relative_reward(found, known)[i] == pytest.approx(wanted)
+
+
+def test_where_nothing_beats_the_prior_the_policy_is_the_prior_and_does_not_trade():
+    found = planted_log(0.0, sessions=20, each=10)
+    parts = found.split(0.2, 0.2, 1)
+    learned = learn(found, parts, QUICK.model_copy(update={"steps": 20, "caution": 10.0}))
+    assert learned.best_step == 0
+    np.testing.assert_allclose(
+        learned.policy.probabilities(found.features), np.exp(log_prior(0.5))[None].repeat(200, 0)
+    )
+    assert (learned.policy.propose(found.features).action == FLAT).all()

@@ -54,8 +54,7 @@ def test_the_policy_is_stable_baselines_actor_without_noise():
 
 
 def test_what_pays_is_learned():
-    config = TINY.model_copy(update={"steps": 12_000, "batch": 128, "learning_rate": 3e-3, "discount": 0.0,
-                                     "gradient_steps": 2})  # fmt: skip
+    config = TINY.model_copy(update={"steps": 8000, "batch": 128, "learning_rate": 5e-3, "discount": 0.0})  # fmt: skip
     found = trained(config)
     assert found.curve["reward"][-5:].mean() > 0.5 > 0.3 > found.curve["reward"][0]
     seen = np.random.default_rng(9).normal(size=(500, 5)).astype(np.float32)

@@ -9,7 +9,7 @@ from odin_core.execution.orders import Bars
 from odin_core.rl.choices import Choices
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.observation import surroundings
-from odin_core.rl.tape import SIGNAL, SIGMA, NotOnTape, Tape, TapeInvalid, planted
+from odin_core.rl.tape import SIGMA, SIGNAL, NotOnTape, Tape, TapeInvalid, planted
 
 
 def parts(**changed: Any) -> dict[str, Any]:

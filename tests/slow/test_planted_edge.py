@@ -1,5 +1,5 @@
 """PPO over five seeds: an edge that is there is exploited out of sample after costs, by all seeds and not by one lucky
-one; one that is not there earns nothing; a cheating column earns nearly what the best rule on it does. SAC beside it."""
+one; one that is not there earns nothing; a cheating column earns nearly what the best rule on it does. SAC too."""
 
 from functools import cache
 

@@ -1,0 +1,209 @@
+"""The week's learners of a life: PPO, REINFORCE and what is distilled of PPO, made where they do not lie there yet.
+
+Each is found again by what it follows from: settings of the home (`settings/ppo.yaml` and its like), encoder, session.
+So asking twice costs nothing, and a kill costs the training since its last checkpoint. What they leave and who reads it
+is `learners`."""
+
+import shutil
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+
+from odin_core.configuration import settings_at
+from odin_core.lifecycle.config import identity
+from odin_core.lifecycle.learners import (
+    DISTILLED,
+    FOLDER,
+    HEAD,
+    PPO,
+    PPO_CURVES,
+    REINFORCE,
+    newest_ppo,
+    save_reinforce,
+    store,
+)
+from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.shadow import NotFinished
+from odin_core.policies.actions import FLAT
+from odin_core.rl.config import EnvironmentConfig
+from odin_core.rl.learner_config import PPOConfig
+from odin_core.rl.offline_config import ReinforceConfig
+from odin_core.rl.weekly_config import WeekConfig
+
+if TYPE_CHECKING:
+    from odin_core.encoder.model import TrainedEncoder
+    from odin_core.market.data import MarketData
+    from odin_core.rl.distillation import Distilled
+    from odin_core.rl.policy import TradingPolicy
+    from odin_core.rl.reinforce import Learned
+    from odin_core.rl.weekly import PPOWeek
+    from odin_core.training.window import TrainingWindow
+
+Progress = Callable[[int, int, str], None]
+WEEKLY_STEPS: Final = 300_000
+"""Bars of one seed's weekly training where the home says nothing else: five seeds take about half a minute."""
+DISTILLED_SESSIONS: Final = 60
+"""The last sessions whose contexts a student is taught."""
+
+
+def ppo_week(life: Life, data: "MarketData", session: date, progress: Progress | None = None) -> pl.DataFrame:
+    """The PPO of the week that ends with `session`: the one that lies there, or trained, judged and stored. Settings
+    are the home's `settings/week.yaml`, `ppo.yaml` and `environment.yaml`. A killed training goes on.
+    Raises NotFinished and what `rl.weekly.train_week` raises."""
+    from odin_core.rl.weekly import encoder_for, train_week
+
+    _require_finished(life, session)
+    week = settings_at(life.home, "week", WeekConfig())
+    config = settings_at(life.home, "ppo", PPOConfig.small(steps=WEEKLY_STEPS))
+    environment = settings_at(life.home, "environment", EnvironmentConfig.of({}))
+    encoder = encoder_for(data, session, week.encoder)
+    mark = identity(*(s.model_dump(mode="json") for s in (week, config, environment)), encoder and encoder.version)
+    if life.lake.has(PPO, session) and (found := life.read(PPO, session))["made_from"][0] == mark:
+        return found
+    incumbent = newest_ppo(life, data.calendar.previous(session))
+    checkpoints = life.lake.root / FOLDER / f".training-{session}-{mark}"
+    made = train_week(
+        life, data, session, week=week, environment=environment, config=config, incumbent=incumbent,
+        folder=checkpoints, progress=progress,
+    )  # fmt: skip
+    if made.policy is not None:
+        store(life, made.policy.version, made.policy.save)
+    with life.home.writer(f"the PPO of {life.market}, week to {session}"):
+        life.lake.write(PPO_CURVES, session, made.curves)
+        life.lake.write(PPO, session, _rows(made, encoder.version if encoder else None, mark))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return life.read(PPO, session)
+
+
+def reinforce_week(life: Life, data: "MarketData", session: date, progress: Progress | None = None) -> pl.DataFrame:
+    """The REINFORCE policy learned from all decisions resolved by the close of `session`, a week's last: the one that
+    lies there, or a new one. Settings are the home's `settings/reinforce.yaml`. One row, HEAD.
+    Raises NotFinished and what `rl.reinforce.learn` raises."""
+    from odin_core.rl.offline_data import TooFewDecisions, TooFewToSplit, offline_data, require_enough
+    from odin_core.rl.offline_evidence import NothingToLearnFrom, NothingTurns
+    from odin_core.rl.reinforce import learn
+
+    _require_finished(life, session)
+    config = settings_at(life.home, "reinforce", ReinforceConfig.of({}))
+    mark = identity(config.model_dump(mode="json"), session)
+    if life.lake.has(REINFORCE, session) and (found := life.read(REINFORCE, session))["made_from"][0] == mark:
+        return found
+    head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
+    try:
+        record = offline_data(life, data, session)
+        require_enough(record, life.id, (config.min_decisions, config.min_sessions), session)
+        parts = record.split(config.validation_share, config.test_share, config.embargo)
+        learned = learn(record, parts, config, progress=progress)
+    except (TooFewDecisions, TooFewToSplit, NothingToLearnFrom, NothingTurns) as too_little:
+        head |= {"reason": str(too_little), "report": str(too_little)}
+    else:
+        policy = learned.policy
+        save_reinforce(life, policy)
+        head |= {"version": policy.version, **_reinforced(learned)}
+    with life.home.writer(f"the REINFORCE policy of {life.market}, week to {session}"):
+        life.lake.write(REINFORCE, session, pl.DataFrame([head], schema=HEAD))
+    return life.read(REINFORCE, session)
+
+
+def _rows(made: "PPOWeek", encoder: str | None, mark: str) -> pl.DataFrame:
+    """HEAD, then the numbers of each seed; one row without numbers where nothing was trained."""
+    from odin_core.evaluation.gate_report import report_markdown
+    from odin_core.rl.weekly import SEEDS
+
+    told = report_markdown(made.verdict, {"session": made.session}) if made.verdict else made.reason
+    head: dict[str, Any] = {
+        "version": made.policy.version if made.policy else None,
+        "encoder": encoder if made.policy else None,
+        "outcome": made.outcome,
+        "reason": made.reason,
+        "made_from": mark,
+        "report": told,
+    }
+    seeds = made.seeds if made.seeds.height else pl.DataFrame({name: [None] for name in SEEDS}, schema=SEEDS)
+    return seeds.select(*(pl.lit(value, HEAD[name]).alias(name) for name, value in head.items()), pl.all())
+
+
+def _reinforced(learned: "Learned") -> dict[str, str]:
+    """Outcome, reason and report: whether any look at later sessions was better than the prior."""
+    best = learned.curve.filter(pl.col("step") == learned.best_step)
+    if best.is_empty():
+        told = f"no look at later sessions was better than the prior; {learned.stopped}"
+        return {"outcome": "refused", "reason": told, "report": told}
+    value = best["validation_mean"][0]
+    told = f"{value:+.3f} per decision on later sessions, units of risk, at update {learned.best_step}"
+    return {"outcome": "passed", "reason": told, "report": f"{told}; {learned.stopped}"}
+
+
+def distilled_week(life: Life, data: "MarketData", session: date, at: datetime) -> pl.DataFrame:
+    """The PPO of the week that ends with `session` as a joint policy, and what the translation costs: the one that lies
+    there, or a new one. It is stored in the registry (made `at`), where a person may promote it. One row, HEAD.
+    Raises NotFinished and what `rl.distillation.distil` raises."""
+    from odin_core.policies.joint import version_of
+    from odin_core.registry.bundle import bundle_of
+    from odin_core.rl.distillation import TeacherHardlyTrades
+
+    _require_finished(life, session)
+    row = life.read(PPO, session).row(0, named=True) if life.lake.has(PPO, session) else None
+    mark = identity(row["version"] if row else None, DISTILLED_SESSIONS)
+    if life.lake.has(DISTILLED, session) and (found := life.read(DISTILLED, session))["made_from"][0] == mark:
+        return found
+    head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
+    if row is None or row["version"] is None:
+        head |= dict.fromkeys(("reason", "report"), "the week has no PPO to learn from")
+    else:
+        try:
+            made = _distilled(life, data, session, row["version"])
+        except TeacherHardlyTrades as too_little:
+            head |= dict.fromkeys(("reason", "report"), str(too_little))
+        else:
+            version, loss = version_of(made.policy), made.report.loss
+            facts = {"distilled_from": row["version"], "loss": loss["difference"], "loss_lower": loss["lower"]}
+            life.registry.save(bundle_of(life, version, made.policy, None, facts), at)
+            told = f"student less teacher {loss['difference']:+.4f} per decision, units of risk"
+            head |= {"version": version, "outcome": "passed", "reason": told, "report": made.report.markdown()}
+    with life.home.writer(f"the distilled policy of {life.market}, week to {session}"):
+        life.lake.write(DISTILLED, session, pl.DataFrame([head], schema=HEAD))
+    return life.read(DISTILLED, session)
+
+
+def _distilled(life: Life, data: "MarketData", session: date, version: str) -> "Distilled":
+    from odin_core.encoder.store import stored
+    from odin_core.lifecycle.run import contexts_with_outcomes
+    from odin_core.rl.distillation import distil
+    from odin_core.rl.policy import TradingPolicy
+    from odin_core.rl.teaching import Taught, grid_actions
+    from odin_core.training.window import TrainingWindow
+
+    policy = TradingPolicy.load(life.lake.root / FOLDER / version)
+    sessions = [s for s in life.commits() if s <= session][-DISTILLED_SESSIONS:]
+    window = TrainingWindow([contexts_with_outcomes(life, data, s) for s in sessions])
+    seen = _seen(life, data, window, policy, stored(data.lake, policy.facts["encoder"]))
+    known = np.asarray(np.isfinite(seen).all(axis=1))
+    action = grid_actions(policy.choose(np.where(known[:, None], seen, np.float32(0))))
+    taught = Taught.sure(version, np.where(known, action, FLAT)[window.known], session)
+    return distil(window, taught, life.config.learner, life.config.seed)
+
+
+def _seen(
+    life: Life, data: "MarketData", window: "TrainingWindow", policy: "TradingPolicy", encoder: "TrainedEncoder"
+) -> np.ndarray:
+    """(contexts, D) what a flat account saw at the close before each session of the window; NaN where nothing."""
+    from odin_core.lifecycle.shadow_learners import at_the_close
+    from odin_core.rl.market_tape import market_tape
+
+    environment = EnvironmentConfig.of(policy.facts["environment"], policy.version)
+    decided = [data.calendar.previous(contexts.session) for contexts in window.sessions]
+    observe = at_the_close(market_tape(data, decided[0], decided[-1], encoder), environment)
+    parts = []
+    for contexts, close in zip(window.sessions, decided, strict=True):
+        asked = life.read("action_outcomes", contexts.session).select("symbol", session=pl.lit(close))
+        parts.append(observe(asked, data.calendar.hours(close).close))
+    return np.concatenate(parts)
+
+
+def _require_finished(life: Life, session: date) -> None:
+    if life.committed(session) is None:
+        raise NotFinished(life, session)
