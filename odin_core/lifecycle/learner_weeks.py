@@ -111,7 +111,7 @@ def reinforce_week(life: Life, data: "MarketData", session: date, progress: Prog
 def _rows(made: "PPOWeek", encoder: str | None, mark: str) -> pl.DataFrame:
     """HEAD, then the numbers of each seed; one row without numbers where nothing was trained."""
     from odin_core.evaluation.gate_report import report_markdown
-    from odin_core.rl.weekly import SEEDS
+    from odin_core.rl.evaluation import SEEDS
 
     told = report_markdown(made.verdict, {"session": made.session}) if made.verdict else made.reason
     head: dict[str, Any] = {

@@ -69,7 +69,7 @@ class JointPolicy:
 
     def propose(self, X: Matrix) -> Proposals:
         """Proposals for contexts `X` (n, features), in the order of `self.features`; NaN is LightGBM's missing."""
-        mirrored = _mirror(X, self.features)
+        mirrored = mirrored_contexts(X, self.features)
         direction = self.score(X)
         enter = self._predict("enter", X)
         scale = np.exp(self._predict("size", X))
@@ -85,10 +85,10 @@ class JointPolicy:
 
     def score(self, X: Matrix) -> FloatArray:
         """(n,) the `score` of `propose`, without the rest: expected reward of long minus short, halved."""
-        return (self._predict("direction", X) - self._predict("direction", _mirror(X, self.features))) / 2
+        return (self._predict("direction", X) - self._predict("direction", mirrored_contexts(X, self.features))) / 2
 
     def _predict(self, head: str, X: Matrix) -> FloatArray:
-        return _predict(_booster(self.heads[head]), X)
+        return predict(booster_of(self.heads[head]), X)
 
     def _best_exit(self, taken_as_long: Matrix) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         n = len(taken_as_long)
@@ -97,7 +97,7 @@ class JointPolicy:
         return best // len(TARGETS), best % len(TARGETS)
 
 
-def _mirror(X: Matrix, names: tuple[str, ...]) -> Matrix:
+def mirrored_contexts(X: Matrix, names: tuple[str, ...]) -> Matrix:
     """Contexts (n, features) as they would be with prices upside down; `Feature.mirror` says about which value."""
     turned = X.copy()
     for column, name in enumerate(names):
@@ -119,7 +119,8 @@ def _mirror_of(name: str) -> float | None:
 
 
 @functools.lru_cache(maxsize=64)
-def _booster(text: str) -> "Booster":
+def booster_of(text: str) -> "Booster":
+    """A head from its model text; kept in memory."""
     import lightgbm
 
     return lightgbm.Booster(model_str=text)
@@ -129,18 +130,18 @@ def train_joint(window: "TrainingWindow", config: LearnerConfig, seed: int) -> t
     """Train on every context of the window. Returns the policy and the walk-forward it was calibrated on.
 
     Same window, configuration and seed give the same model text: deterministic, row-wise, threads as configured."""
-    X, (long_short, mean, outcome, relative) = window.features, _targets(window)
-    fit = functools.partial(_fit, config=config, seed=seed)
+    X, (long_short, mean, outcome, relative) = window.features, targets_of(window)
+    fit = functools.partial(fit_head, config=config, seed=seed)
     walk = walk_forward(window, config, seed)
     residual = np.abs(mean - mean.mean(axis=0)).max(axis=1)
     heads = {
-        "direction": _fit_direction(X, relative.direction, window.names, fit),
+        "direction": fit_direction(X, relative.direction, window.names, fit),
         "enter": fit(X, relative.enter + outcome.enter.mean()),
         "size": fit(X, np.log(np.maximum(residual, 0.05))),
         "exit": fit(*_exit_rows(X, long_short, mean, window.names, seed)),
     }
-    utility = walk.expected / np.exp(_predict(_booster(heads["size"]), X[walk.rows]))
-    return JointPolicy(window.names, window.last_session, heads, _platt(utility, walk.reward > 0)), walk
+    utility = walk.expected / np.exp(predict(booster_of(heads["size"]), X[walk.rows]))
+    return JointPolicy(window.names, window.last_session, heads, platt_scaling(utility, walk.reward > 0)), walk
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,8 @@ class Targets(NamedTuple):
     relative: Outcome  # to its session's mean
 
 
-def _targets(window: "TrainingWindow") -> Targets:
+def targets_of(window: "TrainingWindow") -> Targets:
+    """What the heads learn of a window: rewards cut at CLIP, by side, and relative to their session's mean."""
     long_short = np.clip(known_mean(window.rewards.reshape(-1, *SHAPE), 2), -CLIP, CLIP)
     mean = known_mean(long_short, (2, 3))
     session = window.session_index
@@ -204,8 +206,8 @@ def walk_forward(
     from odin_core.evaluation.splits import PurgedWalkForward
 
     X, names = _seen(window, without)
-    _, _, outcome, relative = _targets(window)
-    fit = functools.partial(_fit, config=config, seed=seed)
+    _, _, outcome, relative = targets_of(window)
+    fit = functools.partial(fit_head, config=config, seed=seed)
     session = window.session_index
     folds, embargo = config.walk_forward_folds, config.purge_sessions
     splitter = PurgedWalkForward(n_splits=folds, embargo=embargo, window=lookback)
@@ -213,9 +215,9 @@ def walk_forward(
     parts = []
     for fold, (train, test) in enumerate(splitter.split(X, groups=session, label_spans=spans)):
         seen, unseen = X[train], X[test]
-        direction = _booster(_fit_direction(seen, relative.direction[train], names, fit))
-        s = (_predict(direction, unseen) - _predict(direction, _mirror(unseen, names))) / 2
-        e = _predict(_booster(fit(seen, relative.enter[train] + outcome.enter[train].mean())), unseen)
+        direction = booster_of(fit_direction(seen, relative.direction[train], names, fit))
+        s = (predict(direction, unseen) - predict(direction, mirrored_contexts(unseen, names))) / 2
+        e = predict(booster_of(fit(seen, relative.enter[train] + outcome.enter[train].mean())), unseen)
         reward = outcome.enter[test] + np.where(s >= 0, 1, -1) * outcome.direction[test]
         columns = (
             test,
@@ -240,15 +242,18 @@ def _seen(window: "TrainingWindow", without: Collection[str]) -> tuple[Matrix, t
     return (window.features[:, keep] if without else window.features), tuple(window.names[i] for i in keep)
 
 
-def _fit_direction(X: Matrix, y: FloatArray, names: tuple[str, ...], fit: Any) -> str:
-    return fit(np.concatenate([X, _mirror(X, names)]), np.concatenate([y, -y]))
+def fit_direction(X: Matrix, y: FloatArray, names: tuple[str, ...], fit: Any) -> str:
+    """A direction head's model text: each context twice, once upside down. `fit`: `fit_head` but for X and y."""
+    return fit(np.concatenate([X, mirrored_contexts(X, names)]), np.concatenate([y, -y]))
 
 
-def _predict(booster: "Booster", X: Matrix) -> FloatArray:
+def predict(booster: "Booster", X: Matrix) -> FloatArray:
+    """(n,) what a head says of contexts; on one thread, so that it says the same everywhere."""
     return np.asarray(booster.predict(X, num_threads=1), float)
 
 
-def _fit(X: Matrix, y: FloatArray, *, config: LearnerConfig, seed: int) -> str:
+def fit_head(X: Matrix, y: FloatArray, *, config: LearnerConfig, seed: int) -> str:
+    """A head's model text, by least squares; same arguments, same text."""
     import lightgbm
 
     parameters = {
@@ -281,13 +286,13 @@ def _exit_rows(
     context, side = np.repeat(np.arange(n), 2 * EXITS_PER_SIDE), np.tile(np.repeat([0, 1], EXITS_PER_SIDE), n)
     chosen = pick.ravel()
     reward = long_short.reshape(n, 2, len(EXITS))[context, side, chosen]
-    seen = np.where(side[:, None] == 0, X[context], _mirror(X, names)[context])
+    seen = np.where(side[:, None] == 0, X[context], mirrored_contexts(X, names)[context])
     rows = np.column_stack([seen, EXITS[chosen]])
     known = np.isfinite(reward)
     return rows[known].astype(np.float32), (reward - mean[context, side])[known]
 
 
-def _platt(utility: FloatArray, won: NDArray[np.bool_], steps: int = 25) -> tuple[float, float]:
+def platt_scaling(utility: FloatArray, won: NDArray[np.bool_], steps: int = 25) -> tuple[float, float]:
     """Intercept and slope of a logistic regression of `won` on `utility` (n,), by Newton's method with a weak ridge."""
     design = np.column_stack([np.ones_like(utility), utility])
     beta = np.zeros(2)

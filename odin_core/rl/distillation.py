@@ -154,7 +154,7 @@ def _take(taught: Taught, rows: NDArray[np.bool_]) -> Taught:
 def _policy(window: TrainingWindow, taught: Taught, config: LearnerConfig, seed: int) -> tuple[JointPolicy, _Fitted]:
     if (trades := int((taught.action != FLAT).sum())) < FEWEST_TRADES:
         raise TeacherHardlyTrades(taught.name, trades)
-    fitted = _fitted(window, taught, functools.partial(joint._fit, config=config, seed=seed), config, seed)
+    fitted = _fitted(window, taught, functools.partial(joint.fit_head, config=config, seed=seed), config, seed)
     return JointPolicy(window.names, window.last_session, fitted.heads, fitted.platt), fitted
 
 
@@ -166,25 +166,25 @@ def _fitted(
     walk = _walk(window, s, e, fit, config)
     offset = _offset(walk.expected, float(np.mean(taught.action[walk.rows] != FLAT)))
     walk = replace(walk, expected=walk.expected + offset)
-    heads = {"direction": joint._fit_direction(X, s, names, fit), "enter": fit(X, e + offset)}
+    heads = {"direction": joint.fit_direction(X, s, names, fit), "enter": fit(X, e + offset)}
     traded = np.flatnonzero(taught.action != FLAT)
     expected = _expected(heads, X[traded], names)
     _, size, stop, target = np.unravel_index(taught.action[traded], SHAPE)
     scale = np.maximum(expected, 0.02) / (joint.FULL_SIZE_UTILITY * SIZE_CENTRES[size])
     heads["size"] = fit(X[traded], np.log(scale))
     heads["exit"] = fit(*_exit_rows(X[traded], taught.action[traded] >= PER_SIDE, stop, target, names, seed))
-    utility = walk.expected / np.exp(joint._predict(joint._booster(heads["size"]), X[walk.rows]))
-    return _Fitted(heads, joint._platt(utility, walk.reward > 0), walk)
+    utility = walk.expected / np.exp(joint.predict(joint.booster_of(heads["size"]), X[walk.rows]))
+    return _Fitted(heads, joint.platt_scaling(utility, walk.reward > 0), walk)
 
 
 def _expected(heads: dict[str, str], X: joint.Matrix, names: tuple[str, ...]) -> FloatArray:
     """(n,) e + |s| as the joint policy reckons it."""
-    return joint._predict(joint._booster(heads["enter"]), X) + np.abs(_direction(heads["direction"], X, names))
+    return joint.predict(joint.booster_of(heads["enter"]), X) + np.abs(_direction(heads["direction"], X, names))
 
 
 def _direction(head: str, X: joint.Matrix, names: tuple[str, ...]) -> FloatArray:
-    booster = joint._booster(head)
-    return (joint._predict(booster, X) - joint._predict(booster, joint._mirror(X, names))) / 2
+    booster = joint.booster_of(head)
+    return (joint.predict(booster, X) - joint.predict(booster, joint.mirrored_contexts(X, names))) / 2
 
 
 def _walk(
@@ -192,12 +192,12 @@ def _walk(
 ) -> WalkForward:
     """Folds as `joint.walk_forward` makes them, of heads that learn the teacher; outcomes are the realised ones."""
     X, names, session = window.features, window.names, window.session_index
-    outcome = joint._targets(window).outcome
+    outcome = joint.targets_of(window).outcome
     splitter = PurgedWalkForward(n_splits=config.walk_forward_folds, embargo=config.purge_sessions)
     spans = np.stack([session, session], axis=1)
     parts = []
     for fold, (train, test) in enumerate(splitter.split(X, groups=session, label_spans=spans)):
-        heads = {"direction": joint._fit_direction(X[train], s[train], names, fit), "enter": fit(X[train], e[train])}
+        heads = {"direction": joint.fit_direction(X[train], s[train], names, fit), "enter": fit(X[train], e[train])}
         score = _direction(heads["direction"], X[test], names)
         reward = outcome.enter[test] + np.where(score >= 0, 1, -1) * outcome.direction[test]
         parts.append((
@@ -216,7 +216,7 @@ def _exit_rows(
     X: joint.Matrix, short: NDArray[np.bool_], stop: IntArray, target: IntArray, names: tuple[str, ...], seed: int
 ) -> tuple[joint.Matrix, FloatArray]:
     """Rows (context seen from its side, exit): 1 for the exit that the teacher takes, 0 for the others."""
-    seen = np.where(short[:, None], joint._mirror(X, names), X)
+    seen = np.where(short[:, None], joint.mirrored_contexts(X, names), X)
     taken = stop * len(TARGETS) + target
     if len(seen) > EXIT_CONTEXTS:
         kept = np.sort(np.random.default_rng([seed, len(seen)]).choice(len(seen), EXIT_CONTEXTS, replace=False))

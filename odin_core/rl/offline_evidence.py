@@ -102,9 +102,9 @@ def mirrored_action(choice: IntArray) -> IntArray:
 def mirrored_features(X: Matrix, names: tuple[str, ...]) -> Matrix:
     """Contexts (n, features) as they would be with prices upside down, by the catalogue's `Feature.mirror`. Raises
     NothingTurns where that leaves every context as it is."""
-    from odin_core.policies.joint import _mirror  # one reading of what upside down means
+    from odin_core.policies.joint import mirrored_contexts  # one reading of what upside down means
 
-    turned = _mirror(X, names)
+    turned = mirrored_contexts(X, names)
     if np.array_equal(turned, X, equal_nan=True):
         raise NothingTurns(names)
     return turned

@@ -20,6 +20,7 @@ from odin_core.lifecycle.run import loop_rules
 from odin_core.market.bars import minutes_of
 from odin_core.rl.callbacks import CURVE
 from odin_core.rl.config import EnvironmentConfig
+from odin_core.rl.evaluation import SEEDS
 from odin_core.rl.learner_config import PPOConfig
 from odin_core.rl.weekly_config import WeekConfig
 
@@ -31,22 +32,11 @@ if TYPE_CHECKING:
     from odin_core.market.data import MarketData
     from odin_core.rl.evaluation import SeedEvaluation
     from odin_core.rl.policy import TradingPolicy
+    from odin_core.rl.ppo import Trained
     from odin_core.rl.starts import Starts
     from odin_core.rl.tape import Tape
 
 CURVES: Final = pl.Schema({"seed": pl.Int64(), **CURVE})
-SEEDS: Final = pl.Schema(  # of `evaluation.evaluate_seeds`
-    {
-        "seed": pl.Int64(),
-        "net_return": pl.Float64(),
-        "excess": pl.Float64(),
-        "t": pl.Float64(),
-        "sharpe": pl.Float64(),
-        "trades": pl.Float64(),  # mean of an episode
-        "hit_rate": pl.Float64(),
-        "p_value": pl.Float64(),
-    }
-)
 Progress = Callable[[int, int, str], None]
 
 
@@ -107,7 +97,6 @@ def train_week(
         "session": str(session),
         "learned": [str(learned[0]), str(learned[-1])],
         "judged": [str(judged[0]), str(judged[-1])],
-        "environment": environment.model_dump(mode="json"),
     }
     training = _Training(tape, environment, config, rules, costs, _starts(life, tape, learned), facts, folder, progress)
     warm = incumbent if week.warm_start and incumbent and incumbent.facts.get("encoder") == encoder.version else None
@@ -121,7 +110,7 @@ def train_week(
         reason=verdict.reason,
         policy=candidate,
         verdict=verdict,
-        seeds=found.seeds.match_to_schema(SEEDS),
+        seeds=found.seeds,
         curves=curves,
     )
 
@@ -180,30 +169,20 @@ class _Training:
             curves.append(trained.curve.select(pl.lit(seed, pl.Int64).alias("seed"), pl.all()))
         return policies, pl.concat(curves).match_to_schema(CURVES)
 
-    def _one(self, seed: int, number: int, seeds: int, warm: "TradingPolicy | None"):
-        from odin_core.rl.ppo import train
-        from odin_core.rl.starts import Curriculum
-        from odin_core.rl.vector import TradingVecEnv
+    def _one(self, seed: int, number: int, seeds: int, warm: "TradingPolicy | None") -> "Trained":
+        from odin_core.rl.ppo import train_ppo
 
-        total = self.config.updates
-        told = self.progress
-        venv = TradingVecEnv(
-            self.tape, self.environment, self.config.environments, rules=self.rules, costs=self.costs, seed=seed
-        )
-        try:
-            steering = None
-            if self.starts and self.config.curriculum:
-                steering = Curriculum(venv, self.starts, self.config.hardness, self.config.reward_scale)
-            elif self.starts:
-                venv.set_starts(self.starts.rows)
-            return train(
-                venv, self.config, seed=seed, warm_start=warm, steering=steering, identity=self.facts, facts=self.facts,
-                folder=self.folder / f"seed-{seed}" if self.folder else None,
-                progress=(lambda row: told(number * total + int(row["update"] or 0), seeds * total, f"seed {seed}"))
-                if told else None,
-            )  # fmt: skip
-        finally:
-            venv.close()
+        updates, told = self.config.updates, self.progress
+
+        def progress(row: Mapping[str, Any]) -> None:
+            if told:
+                told(number * updates + row["update"], seeds * updates, f"seed {seed}")
+
+        return train_ppo(
+            self.tape, self.environment, self.config, seed=seed, rules=self.rules, costs=self.costs, starts=self.starts,
+            warm_start=warm, folder=self.folder / f"seed-{seed}" if self.folder else None, facts=self.facts,
+            progress=progress,
+        )  # fmt: skip
 
 
 def _judged(

@@ -14,8 +14,8 @@ from odin_core.lifecycle.learners import learners_at, newest_ppo, shadows_of
 from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.shadow import NotFinished
 from odin_core.market.data import MarketData
+from odin_core.rl.evaluation import SEEDS
 from odin_core.rl.explain import explanations
-from odin_core.rl.weekly import SEEDS
 
 WEEK, NEXT, LAST = date(2023, 1, 13), date(2023, 1, 16), date(2023, 1, 17)
 AT = datetime(2023, 1, 14, tzinfo=UTC)

@@ -86,7 +86,7 @@ def test_noise_with_costs_is_left_alone():
 
 def test_the_same_window_configuration_and_seed_give_the_same_bytes(found):
     policy, truth = found
-    joint._booster.cache_clear()
+    joint.booster_of.cache_clear()
     again = train_joint(planted(1.0, exit_edge=0.3).window, CONFIG, 7)[0]
     assert again.to_json() == policy.to_json()
     assert version_of(again) == version_of(policy)
