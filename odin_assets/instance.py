@@ -37,6 +37,7 @@ WORKSPACE = PROJECT / "workspace.yaml"
 EMBEDDED = "postgres"
 SQLITE = "sqlite"
 POOL = "odin_writer"  # of every asset that writes a life: `@dg.multi_asset(pool=POOL)` makes such runs queue
+TRAINING = "odin_training"  # of every asset that trains a slow learner: one after another, and sessions go on meanwhile
 URL_VARIABLE = "ODIN_POSTGRES_URL"
 # One planned event for a whole range and materialisations in batches: a range of sessions is recorded ten times faster.
 SWITCHES = {"DAGSTER_EMIT_PARTITION_SUBSET_IN_PLANNED_EVENTS": "1", "DAGSTER_EVENT_BATCH_SIZE": "500"}
@@ -146,11 +147,11 @@ def dev(home: Home, *, port: int = 3000, storage: str | None = None, workspace: 
 
 
 def make_pool_known(instance: "DagsterInstance") -> None:
-    """Enter POOL into the instance's list of pools: Dagster's queue overlooks a pool the first time it meets it, and
-    its PostgreSQL storage fails on entering one twice."""
+    """Enter POOL and TRAINING into the instance's list of pools: Dagster's queue overlooks a pool the first time it
+    meets it, and its PostgreSQL storage fails on entering one twice."""
     storage = instance.event_log_storage
-    if POOL not in storage.get_concurrency_keys():
-        storage.initialize_concurrency_limit_to_default(POOL)
+    for pool in {POOL, TRAINING} - set(storage.get_concurrency_keys()):
+        storage.initialize_concurrency_limit_to_default(pool)
 
 
 def fail_dead_runs(instance: "DagsterInstance") -> list[str]:

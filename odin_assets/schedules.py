@@ -92,7 +92,7 @@ def _request(life: Life, first: date, last: date) -> dg.RunRequest:
 
 def live_schedules(market: str) -> list[dg.ScheduleDefinition]:
     """What happens to a live life by the clock, besides its sessions: the alert rules every evening; on Saturdays the
-    drift page and the slow learners of the week; at a month's beginning the encoder of the one before."""
+    drift page; once a week is over its slow learners, once a month is over its encoder."""
     names = job_names(market)
     evening = datetime.combine(datetime(2000, 1, 1), load_profile(market).close) + WATCH_AFTER_CLOSE
     return [
@@ -114,19 +114,39 @@ def live_schedules(market: str) -> list[dg.ScheduleDefinition]:
             market,
             "weekly_learners",
             names.learners,
-            "0 6 * * 6",
-            "On Saturdays, the slow learners of the week that is over: PPO, REINFORCE and what is distilled.",
-            lambda at: str((at - timedelta(days=at.weekday())).date()),
+            "0 6 * * *",
+            "Once for each week, the morning after its last session: PPO, REINFORCE and what is distilled.",
+            _week_over,
         ),
         _live_schedule(
             market,
             "monthly_encoder",
             names.encoder,
-            "0 4 1 * *",
-            "On the first, the sequence encoder of the month that is over.",
-            lambda at: str((at.replace(day=1) - timedelta(days=1)).date().replace(day=1)),
+            "0 4 * * *",
+            "Once for each month, the morning after its last session has bars: the sequence encoder.",
+            _month_over,
         ),
     ]
+
+
+def _week_over(life: Life, data: MarketData, at: datetime) -> str | dg.SkipReason:
+    """The partition of the last week whose last session the life has finished: Friday's in one market, Sunday's in one
+    that never closes."""
+    calendar = data.calendar
+    for session in reversed(life.commits()):
+        if calendar.hours(session).close <= at and calendar.is_last_session_of_week(session):
+            return str(calendar.week_of(session))
+    return dg.SkipReason(f"life {life.id} of {life.market} has not finished a week's last session yet")
+
+
+def _month_over(life: Life, data: MarketData, at: datetime) -> str | dg.SkipReason:
+    """The partition of the month before this one, once its last session has bars."""
+    from odin_core.encoder.store import last_session
+
+    month = (at.replace(day=1) - timedelta(days=1)).date().replace(day=1)
+    if month < data.profile.first_partition.replace(day=1) or last_session(data, month, at) is None:
+        return dg.SkipReason(f"{life.market}: the last session of {month:%Y-%m} is not over or has no bars")
+    return str(month)
 
 
 def _live_schedule(
@@ -135,9 +155,9 @@ def _live_schedule(
     job: str,
     cron: str,
     description: str,
-    partition: Callable[[datetime], str] | None = None,
+    over: Callable[[Life, MarketData, datetime], str | dg.SkipReason] | None = None,
 ) -> dg.ScheduleDefinition:
-    """`partition`: of the job's assets that a tick, in the market's own time, asks for."""
+    """`over`: the partition that is asked for, once, at a tick in the market's own time, or why there is none."""
     zone = load_profile(market).timezone
 
     @dg.schedule(
@@ -149,24 +169,21 @@ def _live_schedule(
         description=description,
     )
     def scheduled(context: dg.ScheduleEvaluationContext, odin: OdinHome) -> dg.RunRequest | dg.SkipReason:
-        at = context.scheduled_execution_time
-        key = partition(at.astimezone(ZoneInfo(zone))) if partition else None
-        return _of_the_live_life(odin, market) or dg.RunRequest(
-            run_key=f"{job.removeprefix(f'{market}_')}:{at:%Y-%m-%d}", partition_key=key
-        )
+        at, what = context.scheduled_execution_time, job.removeprefix(f"{market}_")
+        try:
+            life = odin.life(market)
+            if life is None or not life.config.live or life.head is None:
+                return dg.SkipReason(f"{market} has no live life with a finished session")
+            if over is None:
+                return dg.RunRequest(run_key=f"{what}:{at:%Y-%m-%d}")
+            key = over(life, odin.data(market), at.astimezone(ZoneInfo(zone)))
+        except OdinError as mistake:
+            return dg.SkipReason(str(mistake))
+        if isinstance(key, dg.SkipReason):
+            return key
+        return dg.RunRequest(run_key=f"{what}:{life.id}:{life.generation}:{key}", partition_key=key)
 
     return scheduled
-
-
-def _of_the_live_life(odin: OdinHome, market: str) -> dg.SkipReason | None:
-    """Why there is nothing to look at; None where a live life has finished sessions."""
-    try:
-        life = odin.life(market)
-    except OdinError as mistake:
-        return dg.SkipReason(str(mistake))
-    if life is None or not life.config.live or life.head is None:
-        return dg.SkipReason(f"{market} has no live life with a finished session")
-    return None
 
 
 def check_schedules(market: str) -> list[dg.ScheduleDefinition]:

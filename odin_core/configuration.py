@@ -44,8 +44,9 @@ class Settings(BaseModel):
             raise SettingInvalid(where, [_told(cls, fault) for fault in error.errors()]) from None
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """From a YAML file; an empty one gives the defaults. Raises SettingsUnreadable, SettingInvalid."""
+    def load(cls, path: Path, default: Self | None = None) -> Self:
+        """From a YAML file; what it leaves out is as in `default` (None: the fields' defaults).
+        Raises SettingsUnreadable, SettingInvalid."""
         try:
             values = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -54,7 +55,7 @@ class Settings(BaseModel):
             values = {}
         if not isinstance(values, dict):
             raise SettingsUnreadable(path, f"it holds {type(values).__name__}, not names and values")
-        return cls.of(values, str(path))
+        return cls.of((default.model_dump() if default else {}) | values, str(path))
 
     def documented(self) -> str:
         """As YAML that `load` takes back, each setting below its description and bounds."""
@@ -76,7 +77,7 @@ def _told(cls: type[Settings], fault: Any) -> str:
 
 
 def settings_at(home: "Home", component: str, default: Chosen) -> Chosen:
-    """A component's settings in the home's file `settings/<component>.yaml`; `default` where there is none.
-    Raises SettingsUnreadable, SettingInvalid."""
+    """A component's settings in the home's file `settings/<component>.yaml`; `default` where there is none, and for
+    what it leaves out. Raises SettingsUnreadable, SettingInvalid."""
     path = home.settings(component)
-    return type(default).load(path) if path.is_file() else default
+    return type(default).load(path, default) if path.is_file() else default

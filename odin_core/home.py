@@ -41,6 +41,14 @@ class HomeBusy(OdinError):
         )
 
 
+class TrainingBusy(OdinError):
+    def __init__(self, home: Path, holder: str, waited: float) -> None:
+        super().__init__(
+            f"in {home} {holder} is under way; slow learners are trained one after another, and {waited:g} s of "
+            f"waiting were not enough. Run the same command again when that one has ended"
+        )
+
+
 @dataclass(frozen=True)
 class Home:
     """The layout under one root. Make one with `open_home`, which checks the folder first."""
@@ -97,12 +105,15 @@ class Home:
 
         A second process waits up to `wait` seconds, then gets HomeBusy. Blocks nest within a process. The kernel
         releases the lock of a process that dies, so a kill leaves nothing to clean up."""
-        lock = _WriterLock.of(self.root / "writer.lock")
-        lock.enter(what, wait)
-        try:
+        with _WriterLock.of(self.root / "writer.lock", HomeBusy).held(what, wait):
             yield
-        finally:
-            lock.leave()
+
+    @contextmanager
+    def trainer(self, what: str, *, wait: float = 10.0) -> Iterator[None]:
+        """Be the home's only process that trains a slow learner, since two would go on from each other's checkpoints.
+        Sessions are run and written meanwhile. As `writer`, but a second process gets TrainingBusy."""
+        with _WriterLock.of(self.root / "training.lock", TrainingBusy).held(what, wait):
+            yield
 
 
 def open_home(path: Path | str, *, create: bool = True, registry_url: str | None = None) -> Home:
@@ -160,17 +171,25 @@ class _WriterLock:
     _known: ClassVar[dict[tuple[Path, int], "_WriterLock"]] = {}
     _guard = threading.Lock()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, busy: type[HomeBusy | TrainingBusy]) -> None:
+        self._path, self._busy = path, busy
         self._depth = 0
         self._descriptor = -1
         self._mutex = threading.Lock()
 
     @classmethod
-    def of(cls, path: Path) -> "_WriterLock":
+    def of(cls, path: Path, busy: type[HomeBusy | TrainingBusy]) -> "_WriterLock":
         with cls._guard:
             # A forked child is another process: it must not believe that it holds what its parent holds.
-            return cls._known.setdefault((path.resolve(), os.getpid()), cls(path))
+            return cls._known.setdefault((path.resolve(), os.getpid()), cls(path, busy))
+
+    @contextmanager
+    def held(self, what: str, wait: float) -> Iterator[None]:
+        self.enter(what, wait)
+        try:
+            yield
+        finally:
+            self.leave()
 
     def enter(self, what: str, wait: float) -> None:
         with self._mutex:
@@ -192,7 +211,7 @@ class _WriterLock:
         try:
             while not _try_lock(descriptor):
                 if time.monotonic() >= deadline:
-                    raise HomeBusy(self._path.parent, _holder(descriptor), wait)
+                    raise self._busy(self._path.parent, _holder(descriptor), wait)
                 time.sleep(POLL_SECONDS)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "what": what}).encode(), 0)

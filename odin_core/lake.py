@@ -134,6 +134,21 @@ def read_parquet(path: Path) -> pl.DataFrame:
         raise PartitionUnreadable(path, str(error).splitlines()[0]) from error
 
 
+def write_folder(save: Callable[[Path], object], folder: Path) -> None:
+    """What `save` leaves in a folder, whole or not at all. One that lies there stays: its name says its content."""
+    if folder.is_dir():
+        return
+    half = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(half, ignore_errors=True)
+    save(half)
+    try:
+        os.replace(half, folder)
+    except OSError:
+        if not folder.is_dir():  # else another process was faster
+            raise
+        shutil.rmtree(half, ignore_errors=True)
+
+
 def write_text(text: str, path: Path) -> None:
     """Write a small file whole or not at all, UTF-8."""
     _replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

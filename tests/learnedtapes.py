@@ -21,4 +21,6 @@ def tape(seed: int, edge: float, *, cheat: bool = False) -> Tape:
 
 @cache
 def learned(config: PPOConfig, seed: int, edge: float, *, cheat: bool = False) -> TradingPolicy:
-    return train_ppo(tape(1, edge, cheat=cheat), TASK, config, seed=seed).policy
+    """A cheat is trained at the market's own latency: what the next bar brings is gone a bar later."""
+    task = TASK.model_copy(update={"latency_bars": (0, 0)}) if cheat else TASK
+    return train_ppo(tape(1, edge, cheat=cheat), task, config, seed=seed).policy

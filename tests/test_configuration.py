@@ -62,3 +62,4 @@ def test_a_home_may_hold_a_components_settings(tmp_path: Path):
     home.settings("brake").parent.mkdir()
     home.settings("brake").write_text("strength: 0.9\n")
     assert settings_at(home, "brake", Brake(strength=0.1)) == Brake(strength=0.9)
+    assert settings_at(home, "brake", Brake(wheels=(4,))) == Brake(strength=0.9, wheels=(4,))

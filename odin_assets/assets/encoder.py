@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field
 
+from odin_assets.instance import TRAINING
 from odin_assets.partitions import ONE_RUN, by_session, partitions_of, session_of
-from odin_assets.resources import OdinHome, reported, tell, users_mistakes
+from odin_assets.resources import OdinHome, now, reported, tell, users_mistakes
 from odin_assets.versions import code_version
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def encoder_assets(market: str) -> list[dg.AssetsDefinition]:
         partitions_def=partitions_of(market).months,
         deps=[key("features"), key("labels")],
         backfill_policy=ONE_RUN,
+        pool=TRAINING,
         group_name="encoder",
         owners=["team:research"],
         kinds={"pytorch"},
@@ -49,9 +51,11 @@ def encoder_assets(market: str) -> list[dg.AssetsDefinition]:
         from odin_core.encoder.store import stored, train_month
 
         with users_mistakes():
-            data, config = odin.data(market), settings_at(odin.open(), "encoder", EncoderConfig.small())
+            home, data = odin.open(), odin.data(market)
+            config = settings_at(home, "encoder", EncoderConfig.small())
             for month in context.partition_keys:
-                found = train_month(data, date.fromisoformat(month), config, _telling(context, month))
+                with home.trainer(f"the training of the encoder of {market}, {month[:7]}"):
+                    found = train_month(data, date.fromisoformat(month), config, _telling(context, month), now=now())
                 shown = _shown(found, stored(data.lake, found.version)) if found else {"status": "incomplete"}
                 context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=month)
 

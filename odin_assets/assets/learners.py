@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import polars as pl
 
-from odin_assets.partitions import ONE_RUN, by_session, partitions_of, session_of
+from odin_assets.instance import POOL, TRAINING
+from odin_assets.partitions import BEFORE, ONE_RUN, by_session, partitions_of, session_of
 from odin_assets.resources import OdinHome, now, reported, tell, users_mistakes
 from odin_assets.versions import code_version
 
@@ -28,11 +29,11 @@ NUMBERS = ("net_return", "excess", "sharpe", "hit_rate", "p_value", "trades")
 
 def learner_assets(market: str) -> list[dg.AssetsDefinition]:
     return [
-        _weekly(market, "ppo_policy", "training_dataset", {"pytorch"}, _ppo,
+        _weekly(market, "ppo_policy", ("training_dataset", "embeddings"), {"pytorch"}, _ppo,
                 "Proximal policy optimisation on the market's own bars: five seeds, judged on sessions that none saw."),
-        _weekly(market, "reinforce_policy", "training_dataset", {"pytorch"}, _reinforce,
+        _weekly(market, "reinforce_policy", ("training_dataset",), {"pytorch"}, _reinforce,
                 "REINFORCE from the replay buffer with its propensities: no market is simulated."),
-        _weekly(market, "distilled_policy", "ppo_policy", {"lightgbm"}, _distilled,
+        _weekly(market, "distilled_policy", ("ppo_policy",), {"lightgbm"}, _distilled,
                 "The week's PPO as a joint policy, which a person may promote; what the translation costs."),
         _shadow_decisions(market),
         _shadow_report(market),
@@ -41,14 +42,15 @@ def learner_assets(market: str) -> list[dg.AssetsDefinition]:
 
 
 def _weekly(
-    market: str, name: str, upstream: str, kinds: set[str], make: Made, description: str
+    market: str, name: str, upstream: tuple[str, ...], kinds: set[str], make: Made, description: str
 ) -> dg.AssetsDefinition:
     @dg.asset(
         name=name,
         key_prefix=market,
         partitions_def=partitions_of(market).weeks,
-        deps=[dg.AssetKey([market, upstream])],
+        deps=[dg.AssetKey([market, other]) for other in upstream],
         backfill_policy=ONE_RUN,
+        pool=TRAINING,
         group_name="learning",
         owners=["team:research"],
         kinds=kinds,
@@ -104,7 +106,12 @@ def _distilled(context: dg.AssetExecutionContext, life: "Life", data: "MarketDat
 def _shadow_decisions(market: str) -> dg.AssetsDefinition:
     @dg.asset(
         **by_session(market, "learning", "team:research", "parquet", "numba"),
-        deps=[dg.AssetKey([market, "recommendations"]), dg.AssetKey([market, "embeddings"])],
+        pool=POOL,
+        deps=[
+            dg.AssetKey([market, "recommendations"]),
+            dg.AssetKey([market, "embeddings"]),
+            dg.AssetDep(dg.AssetKey([market, "shadow_decisions"]), partition_mapping=BEFORE),
+        ],
         code_version=code_version("odin_core.lifecycle"),
     )
     def shadow_decisions(context: dg.AssetExecutionContext, odin: OdinHome) -> None:

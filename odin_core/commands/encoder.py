@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from odin_core import text
-from odin_core.commands.common import as_json, common, data_of, emit, require_page
-from odin_core.errors import OdinError
+from odin_core.commands.common import as_json, common, data_of, emit, now, require_page
+from odin_core.errors import OdinError, nearest
 
 if TYPE_CHECKING:
     from odin_core.encoder.config import EncoderConfig
@@ -22,9 +22,19 @@ PRESETS = click.Choice(["small", "full"])
 class MonthNotOver(OdinError):
     def __init__(self, market: str, month: date) -> None:
         super().__init__(
-            f"{market}: the last session of {month:%Y-%m} has no bars yet, so its encoder cannot be trained; choose an "
-            f"earlier month, or import the bars first (`odin data show --market {market}` says what there is)"
+            f"{market}: the last session of {month:%Y-%m} is not over or has no bars; no encoder is trained on it: "
+            f"choose an earlier month, or import the bars first (`odin data show --market {market}` says what there is)"
         )
+
+
+class NoSuchEncoder(OdinError):
+    def __init__(self, market: str, version: str, known: list[str]) -> None:
+        super().__init__(f"{market} has no encoder {version!r}; {nearest(version, known)}")
+
+
+class NotAnExport(OdinError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} names no exported program; end it with .pt2")
 
 
 class Month(click.ParamType):
@@ -55,10 +65,10 @@ def train(home: Path, market: str, month: date, config: Path | None, preset: str
     opened, data = data_of(home, market)
     told = _configured(opened.settings("encoder"), config, preset)
     with (
-        opened.writer(f"the training of the encoder of {market}, {month:%Y-%m}"),
+        opened.trainer(f"the training of the encoder of {market}, {month:%Y-%m}"),
         text.progress_bar(f"encoder {month:%Y-%m}", shown=not json_output and sys.stderr.isatty()) as update,
     ):
-        found = train_month(data, month, told, update)
+        found = train_month(data, month, told, update, now=now())
     if found is None:
         raise MonthNotOver(market, month)
     emit(_row(data, found) | {"facts": dict(stored(data.lake, found.version).facts)}, json_output, _trained)
@@ -89,7 +99,7 @@ def report(home: Path, market: str, version: str | None, sessions: int, out: Pat
 
     require_page(out)
     opened, data = data_of(home, market)
-    found = review(data, version, sessions=sessions)
+    found = review(data, _known(data, version), sessions=sessions)
     path = out or opened.reports / f"encoder_{market}_{found.version}.html"
     write_text(found.markdown if path.suffix == ".md" else found.html, path)
     told = {"encoder": found.version, "sessions": found.sessions, "rows": found.rows, "report": str(path)}
@@ -107,8 +117,10 @@ def export(home: Path, market: str, version: str | None, out: Path, json_output:
     from odin_core.encoder.review import version_or_newest
     from odin_core.encoder.store import stored
 
+    if out.suffix != ".pt2":
+        raise NotAnExport(out)
     _, data = data_of(home, market)
-    name = version_or_newest(data, version)
+    name = version_or_newest(data, _known(data, version))
     export_encoder(stored(data.lake, name), out)
     emit({"encoder": name, "file": str(out)}, json_output, lambda found: f"{found['encoder']} written to {out}")
 
@@ -120,6 +132,16 @@ def settings(preset: str) -> None:
     from odin_core.encoder.config import EncoderConfig
 
     click.echo((EncoderConfig.small() if preset == "small" else EncoderConfig.full()).documented())
+
+
+def _known(data: "MarketData", version: str | None) -> str | None:
+    """`version`, where the market has it or none is asked for. Raises NoSuchEncoder."""
+    from odin_core.encoder.store import FOLDER
+
+    known = sorted(path.name for path in (data.lake.root / FOLDER).glob("encoder-*"))
+    if version is not None and version not in known:
+        raise NoSuchEncoder(data.profile.name, version, known)
+    return version
 
 
 def _configured(kept: Path, config: Path | None, preset: str | None) -> "EncoderConfig":

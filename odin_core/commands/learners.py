@@ -128,5 +128,6 @@ def _week(home: Path, market: str, life_id: str | None, day: date | None) -> "tu
 def _emit_week(found: "pl.DataFrame", session: date, json_output: bool) -> None:
     row: dict[str, Any] = found.row(0, named=True)
     told = {"session": session, "candidate": row["version"], "outcome": row["outcome"], "reason": row["reason"]}
-    seeds = found.drop("report", "reason", "made_from", "outcome", "encoder").to_dicts() if found.width > 6 else []
+    heads = ("report", "reason", "made_from", "outcome", "encoder", "version")
+    seeds = found.drop_nulls("seed").drop(heads).to_dicts() if "seed" in found.columns else []
     emit(told | {"seeds": seeds}, json_output, lambda _: row["report"])

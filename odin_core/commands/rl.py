@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 SETTINGS = {
     "encoder": "odin_core.encoder.config:EncoderConfig",
     "environment": "odin_core.rl.config:EnvironmentConfig",
-    "ppo": "odin_core.rl.learner_config:PPOConfig",
+    "ppo": "odin_core.rl.weekly_config:weekly_ppo",
     "reinforce": "odin_core.rl.offline_config:ReinforceConfig",
     "sac": "odin_core.rl.learner_config:SACConfig",
     "week": "odin_core.rl.weekly_config:WeekConfig",
 }
-"""Component: where its settings are. Imported when asked for; none of these brings torch or numba."""
+"""Component: what makes its settings as they are where nobody says otherwise. Imported when asked for; none of these
+brings torch or numba."""
 
 
 class NoSuchSettings(OdinError):
@@ -57,17 +58,17 @@ def show_settings(component: str | None) -> None:
     if component is None:
         click.echo("\n".join(SETTINGS))
         return
-    click.echo(settings_of(component)().documented(), nl=False)
+    click.echo(settings_of(component).documented(), nl=False)
 
 
-def settings_of(component: str) -> "type[Settings]":
-    """The class of a component's settings. Raises NoSuchSettings."""
+def settings_of(component: str) -> "Settings":
+    """A component's settings where nobody says otherwise. Raises NoSuchSettings."""
     import importlib
 
     if component not in SETTINGS:
         raise NoSuchSettings(component)
     module, _, name = SETTINGS[component].partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(module), name)()
 
 
 @rl.command("offline")
@@ -77,7 +78,7 @@ def settings_of(component: str) -> "type[Settings]":
     "--config",
     "config_file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Settings as YAML; see `odin rl settings reinforce`.",
+    help="Settings as YAML, see `odin rl settings reinforce`; default: the home's settings/reinforce.yaml.",
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Seed of the learner; default: the settings'.")
 @click.option(
@@ -112,6 +113,7 @@ def offline(
     page.
 
     Nothing of the life changes. The policy is that of --seed; the other seeds show how much is chance."""
+    from odin_core.configuration import settings_at
     from odin_core.market.data import MarketData
     from odin_core.rl.offline_config import ReinforceConfig
     from odin_core.rl.offline_data import offline_data, require_enough
@@ -122,9 +124,10 @@ def offline(
         raise NotAnOfflinePage(out)
     if policy_file is not None and policy_file.suffix != ".safetensors":
         raise NotAPolicyFile(policy_file)
-    config = ReinforceConfig.load(config_file) if config_file else ReinforceConfig.of({})
-    config = config if seed is None else ReinforceConfig.of(config.model_dump() | {"seed": seed})
     life = the_life(home, market, life_id)
+    kept = settings_at(life.home, "reinforce", ReinforceConfig.of({}))
+    config = ReinforceConfig.load(config_file) if config_file else kept
+    config = config if seed is None else ReinforceConfig.of(config.model_dump() | {"seed": seed})
     found = offline_data(life, MarketData.of(life.home, life.market, life.config), as_of)
     require_enough(found, life.id, (config.min_decisions, config.min_sessions), as_of)
     parts = found.split(config.validation_share, config.test_share, config.embargo)

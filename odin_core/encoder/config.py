@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from odin_core.configuration import Settings
 
 Architecture = Literal["tcn", "transformer", "lstm"]
+Interval = Literal["1m", "5m", "15m", "60m", "day"]
 Precision = Literal["float32", "bf16"]
 Device = Literal["cpu", "cuda"]
 
@@ -34,8 +35,9 @@ class EncoderConfig(Settings):
     """Everything that decides what a trained encoder is, given its rows."""
 
     architecture: Architecture = Field("tcn", description="the network: tcn, transformer or lstm")
-    interval: str = Field(
-        "5m", description="bars that it reads: minutes, as in 5m, or day", pattern=r"^([1-9]\d*m|day)$"
+    interval: Interval = Field("5m", description="bars that it reads: 1m, 5m, 15m, 60m or day")
+    sessions: int = Field(
+        250, description="newest sessions that it learns from, validation included; bounds memory", ge=3, le=10_000
     )
     length: int = Field(512, description="bars of a training window", ge=8, le=8192)
     embedding: int = Field(256, description="numbers in a bar's embedding", ge=4, le=4096)
@@ -62,7 +64,7 @@ class EncoderConfig(Settings):
     weight_turns: float = Field(0.5, description="weight of the breakout and reversal loss", ge=0, le=1000)
 
     batch: int = Field(16, description="windows of one step", ge=1, le=65536)
-    steps: int = Field(400, description="steps of the whole training, if it does not stop early", ge=1)
+    steps: int = Field(280, description="steps of the whole training, if it does not stop early", ge=1)
     learning_rate: float = Field(2e-3, description="AdamW's step at its highest", gt=0, le=1)
     warm_up: int = Field(20, description="steps in which the learning rate rises; it then falls as a cosine", ge=0)
     weight_decay: float = Field(0.01, description="AdamW's decay of weights", ge=0, le=1)
@@ -111,7 +113,7 @@ class EncoderConfig(Settings):
         preset: dict[str, Any] = {
             **{"width": 1024, "layers": 8, "heads": 8, "dropout": 0.1},
             **{"batch": 128, "steps": 20_000, "learning_rate": 3e-4, "warm_up": 500, "window_step": 16},
-            **{"validate_every": 500, "patience": 6, "checkpoint_every": 500},
+            **{"validate_every": 500, "patience": 6, "checkpoint_every": 500, "sessions": 1000},
             **{"threads": 8, "device": "cuda", "precision": "bf16", "compile": True},
         }
         return cls.of(preset | changes, "EncoderConfig.full")

@@ -56,10 +56,15 @@ def session_embeddings(
     if as_of is not None:
         require_aware("as_of", as_of)
         close = min(close, as_of)
+    return embeddings(model, session_rows(data, model, session, close), data.calendar, session)
+
+
+def session_rows(data: "MarketData", model: TrainedEncoder, session: date, as_of: datetime) -> pl.DataFrame:
+    """`sequence_rows` of a session and of those before it that its embeddings may follow from, as known at `as_of`."""
     interval = model.config.interval
     sessions = sessions_read(data.calendar, session, data.per_session[interval], model.config.length)
     first = max(sessions[0], min(data.profile.first_partition, session))
-    return embeddings(model, sequence_rows(data, first, session, interval, as_of=close), data.calendar, session)
+    return sequence_rows(data, first, session, interval, as_of=as_of)
 
 
 def sessions_read(calendar: SessionCalendar, session: date, per_session: int, length: int) -> list[date]:

@@ -177,14 +177,10 @@ def session_windows(
     """`windows_before` of decisions (symbol, known_at) in one session of a market, from the rows that
     `embedding.session_embeddings` makes embeddings of. Raises NotASession, NoSuchRow and what `MarketData.features`
     raises."""
-    from odin_core.encoder.embedding import sessions_read
-    from odin_core.encoder.samples import sequence_rows
+    from odin_core.encoder.embedding import session_rows
 
-    close, interval = data.calendar.hours(data.calendar.require(session)).close, model.config.interval
-    read = sessions_read(data.calendar, session, data.per_session[interval], model.config.length)
-    first = max(read[0], min(data.profile.first_partition, session))
-    frame = sequence_rows(data, first, session, interval, as_of=close)
-    return windows_before(model, frame, data.calendar, decisions)
+    close = data.calendar.hours(data.calendar.require(session)).close
+    return windows_before(model, session_rows(data, model, session, close), data.calendar, decisions)
 
 
 def windows_before(

@@ -47,7 +47,7 @@ class Targets(NamedTuple):
     regime: Tensor
     """(windows, rows) int64 of `REGIMES`, −1 unknown."""
     heatmap: Tensor
-    """(windows, rows, 32) float, shares from 0 to 1 whose sum is at most 1; a row with a NaN is unknown."""
+    """(windows, rows, 32) float, shares whose sum is at most 1, both up to rounding; a row with a NaN is unknown."""
     returns: Tensor
     """(windows, rows, horizons) float in units of volatility, NaN unknown."""
     turns: Tensor
@@ -139,7 +139,7 @@ def _classes(logits: Tensor, true: Tensor) -> Tensor:
 
 def _heatmap(logits: Tensor, true: Tensor) -> Tensor:
     known = true.isfinite().all(dim=-1)
-    shares = torch.where(known[..., None], true.float(), torch.zeros_like(logits[..., :-1]))
+    shares = torch.where(known[..., None], true.float().clamp(min=0.0), torch.zeros_like(logits[..., :-1]))
     shares = torch.cat((shares, (1.0 - shares.sum(dim=-1, keepdim=True)).clamp(min=0.0)), dim=-1)
     divergence = torch.special.xlogy(shares, shares) - shares * logits.log_softmax(dim=-1)
     return _mean(divergence.sum(dim=-1), known)

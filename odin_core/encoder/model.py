@@ -21,6 +21,7 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor
 
+from odin_core.encoder.checkpoint import part_of
 from odin_core.encoder.config import EncoderConfig
 from odin_core.encoder.heads import Heads, Predictions
 from odin_core.encoder.networks import Encoder, build
@@ -77,7 +78,7 @@ class TrainedEncoder:
     trained_through: date
     """The last session whose bars had any part in it, validation included."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What JSON can say of its making: steps, best step, losses, rows, seed, versions of code."""
+    """What JSON can say of its making: steps, best step, losses, rows, sessions, device, torch's version."""
 
     def __post_init__(self) -> None:
         for module in (self.encoder, self.heads):
@@ -121,8 +122,8 @@ class TrainedEncoder:
             config = EncoderConfig.of(told["config"], str(folder / FACTS))
             features = tuple(told["features"])
             encoder, heads = build(config, len(features)), Heads(config, len(features))
-            encoder.load_state_dict(_of("encoder", tensors))
-            heads.load_state_dict(_of("heads", tensors))
+            encoder.load_state_dict(part_of(tensors, "encoder"))
+            heads.load_state_dict(part_of(tensors, "heads"))
             found = cls(
                 config=config,
                 features=features,
@@ -164,10 +165,6 @@ class TrainedEncoder:
         named = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
         named |= {f"scaling.{name}": torch.from_numpy(array.copy()) for name, array in scaling.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
-
-
-def _of(part: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{part}."): t for name, t in tensors.items() if name.startswith(f"{part}.")}
 
 
 def _canonical(value: Any) -> str:

@@ -92,7 +92,7 @@ def build(config: EncoderConfig, features: int) -> Encoder:
 def seeded(seed: int, name: str) -> Iterator[None]:
     """torch's randomness on the CPU from (seed, name) inside the block; as it was before, after it."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        torch.default_generator.manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         yield
 
 

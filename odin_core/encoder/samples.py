@@ -20,7 +20,7 @@ from odin_core.errors import OdinError
 from odin_core.features.catalogue import features_of
 from odin_core.features.series import FloatArray, IntArray
 from odin_core.features.windows import BoolArray, Float32Array, SequenceWindows
-from odin_core.market.bars import BARS
+from odin_core.market.bars import BARS, MICROSECOND
 from odin_core.market.calendar import SessionCalendar
 from odin_core.market.reference import actions as corporate
 
@@ -149,9 +149,10 @@ def split(samples: Samples, validation_share: float, embargo: int) -> tuple[Samp
 
 def masked_spans(rng: np.random.Generator, windows: int, length: int, share: float, span: int) -> BoolArray:
     """Which rows of each window are hidden: (windows, length). Time is divided into spans of `span` rows, at another
-    phase in each window, and about `share` of the spans, drawn without repetition and at least one, are hidden."""
+    phase in each window, and about `share` of the spans, drawn without repetition and at least one, are hidden; none
+    where `share` is 0."""
     count = -(-length // span) + 1
-    hidden = max(1, round(share * count))
+    hidden = max(1, round(share * count)) if share else 0
     order = np.argsort(rng.random((windows, count)), axis=1)[:, :hidden]
     spans = np.zeros((windows, count), np.bool_)
     np.put_along_axis(spans, order, True, axis=1)
@@ -172,7 +173,7 @@ def market_samples(data: "MarketData", config: "EncoderConfig", through: date, f
     and names as they looked at that close, and nothing later. Raises NotASession, NoUsableRows and what
     `MarketData.features` and `read` raise."""
     close = data.calendar.hours(data.calendar.require(through)).close
-    sessions = [session for session in data.sessions(first, through) if session <= through]
+    sessions = data.sessions(first, through)
     if not sessions:
         raise NoUsableRows(f"of {data.profile.name} up to {through}", ())
     frame = sequence_rows(data, sessions[0], through, config.interval, as_of=close)
@@ -183,13 +184,16 @@ def market_samples(data: "MarketData", config: "EncoderConfig", through: date, f
 def sequence_rows(data: "MarketData", first: date, last: date, interval: str, *, as_of: datetime) -> pl.DataFrame:
     """Features of the set `sequence` as `MarketData.features` gives them, each series under its name as of `as_of`.
     The shares of a bar that has no range are 0 here: it has no body and no wicks, which is known."""
-    frame = data.features(None, interval, first, last, SET, as_of)
-    renames = corporate.as_of(data.actions.rows, as_of).filter(pl.col("kind") == "rename")
-    return corporate.under_last_name(frame, renames, "known_at").with_columns(
+    flat = [
         pl.when(pl.col(f"bar_range_{f.interval}") == 0.0).then(0.0).otherwise(f.name).cast(pl.Float32).alias(f.name)
         for f in features_of(SET)
         if f.definition.name in SHARES_OF_RANGE
-    )
+    ]
+    frame = data.features(None, interval, first, last, SET, as_of)
+    # Where no night lies between, the bar before a rename ends at the very instant of it.
+    frame = frame.with_columns(inside=pl.col("known_at") - MICROSECOND)
+    renames = corporate.as_of(data.actions.rows, as_of).filter(pl.col("kind") == "rename")
+    return corporate.under_last_name(frame, renames, "inside").drop("inside").with_columns(flat)
 
 
 def samples_from(

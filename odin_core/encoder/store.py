@@ -9,18 +9,17 @@ An encoder is in force in the sessions after those that it was trained on, so no
 about. Several lives on one market share them."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from odin_core.errors import OdinError
-from odin_core.lake import Lake, write_text
-from odin_core.market.derived import derived, mark_of, mark_of_bars
+from odin_core.lake import Lake, write_folder, write_text
+from odin_core.market.derived import derived, mark_of, mark_of_bars, version_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -98,12 +97,15 @@ def train_month(
     month: date,
     config: "EncoderConfig",
     progress: Callable[[int, int, str], None] | None = None,
+    *,
+    now: datetime | None = None,
 ) -> EncoderMonth | None:
     """The encoder trained on all bars up to the end of `month` (its first day): the one that lies there, or a new one,
-    stored. None while the month's last session has no bars. A killed training goes on from its last checkpoint."""
+    stored. None while the month's last session has no bars or, at `now` (aware), is not over. A killed training goes on
+    from its last checkpoint; one process at a time may be at it (`Home.trainer`)."""
     from odin_core.encoder.training import made_from, train_encoder
 
-    last = last_session(data, month)
+    last = last_session(data, month, now)
     if last is None:
         return None
     mark = made_from(data, last, config)
@@ -112,44 +114,41 @@ def train_month(
         return found
     checkpoints = data.lake.root / FOLDER / f".training-{month:%Y-%m}-{mark}"
     model = train_encoder(data, last, config, checkpoints=checkpoints, progress=progress)
-    _store(model, _folder(data.lake, model.version))
+    write_folder(model.save, _folder(data.lake, model.version))
     made = {"version": model.version, "trained_through": str(last), "made_from": mark}
     write_text(json.dumps(made, sort_keys=True), path)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    for old in checkpoints.parent.glob(f".training-{month:%Y-%m}-*"):
+        shutil.rmtree(old, ignore_errors=True)
     return _read(path)
 
 
 def kept_embeddings(data: "MarketData", model: "TrainedEncoder", session: date) -> "pl.DataFrame":
     """`embedding.session_embeddings` at the session's close, from the lake if its inputs are unchanged, else computed
     and stored. Raises what that raises."""
+    from odin_core.encoder import embedding, networks, samples
     from odin_core.encoder.embedding import session_embeddings, sessions_read
-    from odin_core.encoder.samples import SET
     from odin_core.features.catalogue import set_version
 
     config = model.config
-    history = sessions_read(data.calendar, session, data.per_session[config.interval], config.length)
+    read = sessions_read(data.calendar, session, data.per_session[config.interval], config.length)
+    history = [*data.sessions_before(read[0], samples.SET, config.interval), *read]
     have = [s for s in history if data.has_any(s)]
     data.generate(have)
-    mark = mark_of([mark_of_bars(data, [*have, session]), set_version(SET)])
+    bars = mark_of_bars(data, [s for s in have if s != session] + [session])
+    mark = mark_of([bars, set_version(samples.SET), version_of(embedding, networks, samples)])
     table = f"embeddings_{model.version.removeprefix('encoder-')}"
     return derived(data.lake, table, session, mark, lambda: session_embeddings(data, model, session))
 
 
-def last_session(data: "MarketData", month: date) -> date | None:
-    """The month's last session, where it has bars: until then nothing is trained on the month."""
-    following = month_of(month + 31 * DAY)
-    sessions = data.calendar.sessions(max(month, data.calendar.first), min(following - DAY, data.calendar.last))
-    return sessions[-1] if sessions and data.has(sessions[-1]) else None
-
-
-def _store(model: "TrainedEncoder", folder: Path) -> None:
-    """The folder whole or not at all."""
-    if folder.is_dir():
-        return
-    half = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    model.save(half)
-    os.replace(half, folder)
+def last_session(data: "MarketData", month: date, now: datetime | None = None) -> date | None:
+    """The month's last session, where it has bars and is over at `now`: until then nothing is trained on the month."""
+    first, last = month_of(month), month_of(month_of(month) + 31 * DAY) - DAY
+    if last < data.calendar.first or first > data.calendar.last:
+        return None
+    sessions = data.calendar.sessions(max(first, data.calendar.first), min(last, data.calendar.last))
+    if not sessions or not data.has(sessions[-1]):
+        return None
+    return sessions[-1] if now is None or data.calendar.hours(sessions[-1]).close <= now else None
 
 
 def _folder(lake: Lake, version: str) -> Path:

@@ -21,7 +21,7 @@ from odin_core.encoder import checkpoint as checkpoints_of
 from odin_core.encoder.config import EncoderConfig
 from odin_core.encoder.heads import Heads, Targets, losses
 from odin_core.encoder.model import Scaling, TrainedEncoder
-from odin_core.encoder.networks import build
+from odin_core.encoder.networks import build, has_begun
 from odin_core.encoder.samples import SET, NoUsableRows, Samples, market_samples, masked_spans, split, window_rows
 from odin_core.errors import OdinError
 from odin_core.features.catalogue import set_version
@@ -38,8 +38,11 @@ TRAINING, VALIDATION = range(2)
 VALIDATION_WINDOWS: Final = 64
 FILLING: Final = "fill_uninitialized_memory"
 """Torch's switch for filling fresh memory in exact runs. Nothing here reads such memory, and filling it takes time."""
-CODE: Final = ("config", "heads", "model", "networks", "samples", "targets", "training")
-"""Modules of this package that a trained encoder follows from."""
+CODE: Final = (
+    *(f"encoder.{name}" for name in ("config", "heads", "model", "networks", "samples", "targets", "training")),
+    *("features.regime", "features.windows", "structure.density", "structure.heatmap", "structure.pivots"),
+)
+"""Modules of odin_core that a trained encoder follows from, beside those of its features."""
 
 
 class TrainingDiverged(OdinError):
@@ -63,19 +66,31 @@ def train_encoder(
     checkpoints: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainedEncoder:
-    """The encoder of a market as of the close of `through`, learned from session `first` on (None: all there is):
-    `market_samples` and `train`, whose errors it raises."""
-    return train(market_samples(data, config, through, first), config, checkpoints=checkpoints, progress=progress)
+    """The encoder of a market as of the close of `through`, learned from the newest `config.sessions` sessions that
+    there are, none before `first`: `market_samples` and `train`, whose errors it raises. Memory follows from that
+    number and not from how long the market's history is."""
+    _require_device(config)  # before the rows, which take longer
+    learned = learned_sessions(data, through, config, first)
+    if not learned:
+        raise NoUsableRows(f"of {data.profile.name} up to {through}", ())
+    return train(market_samples(data, config, through, learned[0]), config, checkpoints=checkpoints, progress=progress)
+
+
+def learned_sessions(data: "MarketData", through: date, config: EncoderConfig, first: date | None = None) -> list[date]:
+    """The sessions with bars that `train_encoder` learns from, ascending."""
+    return data.sessions(first, through)[-config.sessions :]
 
 
 def made_from(data: "MarketData", through: date, config: EncoderConfig, *, first: date | None = None) -> str:
     """Sixteen hex digits of what `train_encoder` with these arguments follows from: bars, corporate actions, features,
-    configuration and the text of what computes it. Bars of a synthetic market are generated."""
-    sessions = data.sessions(first, through)
-    data.generate(sessions)
-    code = version_of(*(import_module(f"odin_core.encoder.{name}") for name in CODE))
-    parts = [mark_of_bars(data, sessions) if sessions else "", set_version(SET), config.model_dump_json(), code]
-    return mark_of(parts)
+    configuration and the text of what computes it. Bars are those of the sessions learned from and of the ones before
+    that their features look back on; those of a synthetic market are generated."""
+    learned = learned_sessions(data, through, config, first)
+    read = [*data.sessions_before(learned[0], SET, config.interval), *learned] if learned else []
+    data.generate(read)
+    code = version_of(*(import_module(f"odin_core.{name}") for name in CODE))
+    bars, began = mark_of_bars(data, read) if read else "", str(learned[0]) if learned else ""
+    return mark_of([bars, began, set_version(SET), config.model_dump_json(), code])
 
 
 def train(
@@ -92,8 +107,7 @@ def train(
     nothing is kept. progress(steps done, steps, loss in words) after each validation. bf16 and compilation are for a
     GPU; on a CPU they are left out. Torch's threads and seeds are afterwards what they were before.
     Raises TooFewSessions, NoUsableRows, NoGpu, TrainingDiverged, CheckpointUnreadable, AnotherTraining."""
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise NoGpu
+    _require_device(config)
     with repeatable(config.threads, config.device):
         learner = _Learner(samples, config)
         state = learner.resumed(checkpoints) if checkpoints else None
@@ -126,6 +140,11 @@ def repeatable(threads: int, device: str) -> Iterator[None]:
             torch.set_num_threads(before)
             torch.use_deterministic_algorithms(exact)
             setattr(deterministic, FILLING, filled)
+
+
+def _require_device(config: EncoderConfig) -> None:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise NoGpu
 
 
 def learning_rate(config: EncoderConfig, step: int) -> float:
@@ -179,16 +198,18 @@ class _Side:
         masked = torch.from_numpy(hidden).to(self.device)
         rows = _Rows(*(column[at] for column in self.rows))
         valid = rows.valid & exists
-        nothing = ~exists[..., None]
+        seen = valid & ~masked
+        padding = ~has_begun(seen)  # to the network, which says nothing there
+        nothing = padding[..., None]
         targets = Targets(
             candles=rows.values,
-            masked=masked & valid,
-            regime=rows.regime.masked_fill(~exists, -1),
+            masked=masked & valid & ~padding,
+            regime=rows.regime.masked_fill(padding, -1),
             heatmap=rows.heatmap.masked_fill(nothing, math.nan),
             returns=rows.returns.masked_fill(nothing, math.nan),
-            turns=rows.turns.masked_fill(~exists, -1),
+            turns=rows.turns.masked_fill(padding, -1),
         )
-        return rows.values, valid & ~masked, targets
+        return rows.values, seen, targets
 
 
 class _Learner:

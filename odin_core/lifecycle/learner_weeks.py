@@ -1,37 +1,44 @@
 """The week's learners of a life: PPO, REINFORCE and what is distilled of PPO, made where they do not lie there yet.
 
-Each is found again by what it follows from: settings of the home (`settings/ppo.yaml` and its like), encoder, session.
-So asking twice costs nothing, and a kill costs the training since its last checkpoint. What they leave and who reads it
-is `learners`."""
+Each is found again by what it follows from: settings of the home (`settings/ppo.yaml` and its like), encoder, where it
+began, bars, the life's own tables, and the text of what learns. So asking twice costs nothing, and a kill costs the
+training since its last checkpoint. One process of a home trains at a time. What they leave and who reads it is
+`learners`."""
 
 import shutil
 from collections.abc import Callable
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import polars as pl
 
+import odin_core
 from odin_core.configuration import settings_at
 from odin_core.lifecycle.config import identity
 from odin_core.lifecycle.learners import (
     DISTILLED,
-    FOLDER,
     HEAD,
     PPO,
     PPO_CURVES,
     REINFORCE,
+    checkpoints_of,
+    folder_of,
+    found_again,
     newest_ppo,
     save_reinforce,
     store,
+    write,
 )
 from odin_core.lifecycle.life import Life
+from odin_core.lifecycle.run import loop_rules
 from odin_core.lifecycle.shadow import NotFinished
+from odin_core.market.derived import mark_of_bars
 from odin_core.policies.actions import FLAT
 from odin_core.rl.config import EnvironmentConfig
-from odin_core.rl.learner_config import PPOConfig
 from odin_core.rl.offline_config import ReinforceConfig
-from odin_core.rl.weekly_config import WeekConfig
+from odin_core.rl.weekly_config import WeekConfig, weekly_ppo
 
 if TYPE_CHECKING:
     from odin_core.encoder.model import TrainedEncoder
@@ -43,39 +50,40 @@ if TYPE_CHECKING:
     from odin_core.training.window import TrainingWindow
 
 Progress = Callable[[int, int, str], None]
-WEEKLY_STEPS: Final = 300_000
-"""Bars of one seed's weekly training where the home says nothing else: five seeds take about half a minute."""
 DISTILLED_SESSIONS: Final = 60
 """The last sessions whose contexts a student is taught."""
+CODE: Final = ("rl", "execution")
+"""Packages of `odin_core` that a week's learner follows from."""
 
 
 def ppo_week(life: Life, data: "MarketData", session: date, progress: Progress | None = None) -> pl.DataFrame:
     """The PPO of the week that ends with `session`: the one that lies there, or trained, judged and stored. Settings
     are the home's `settings/week.yaml`, `ppo.yaml` and `environment.yaml`. A killed training goes on.
     Raises NotFinished and what `rl.weekly.train_week` raises."""
-    from odin_core.rl.weekly import encoder_for, train_week
+    from odin_core.rl.weekly import encoder_for, train_week, warms
 
     _require_finished(life, session)
     week = settings_at(life.home, "week", WeekConfig())
-    config = settings_at(life.home, "ppo", PPOConfig.small(steps=WEEKLY_STEPS))
+    config = settings_at(life.home, "ppo", weekly_ppo())
     environment = settings_at(life.home, "environment", EnvironmentConfig.of({}))
-    encoder = encoder_for(data, session, week.encoder)
-    mark = identity(*(s.model_dump(mode="json") for s in (week, config, environment)), encoder and encoder.version)
-    if life.lake.has(PPO, session) and (found := life.read(PPO, session))["made_from"][0] == mark:
-        return found
+    encoder = encoder_for(data, session, week)
     incumbent = newest_ppo(life, data.calendar.previous(session))
-    checkpoints = life.lake.root / FOLDER / f".training-{session}-{mark}"
-    made = train_week(
-        life, data, session, week=week, environment=environment, config=config, incumbent=incumbent,
-        folder=checkpoints, progress=progress,
-    )  # fmt: skip
-    if made.policy is not None:
-        store(life, made.policy.version, made.policy.save)
-    with life.home.writer(f"the PPO of {life.market}, week to {session}"):
-        life.lake.write(PPO_CURVES, session, made.curves)
-        life.lake.write(PPO, session, _rows(made, encoder.version if encoder else None, mark))
-    shutil.rmtree(checkpoints, ignore_errors=True)
-    return life.read(PPO, session)
+    began = incumbent.version if incumbent and warms(incumbent, week, encoder) else None
+    settings = [s.model_dump(mode="json") for s in (week, config, environment)]
+    mark = identity(settings, encoder and encoder.version, began, _inputs(life, data, session))
+    if (found := found_again(life, PPO, session, mark)) is not None:
+        return found
+    with life.home.trainer(f"the PPO of {life.market}, week to {session}"):
+        made = train_week(
+            life, data, session, week=week, environment=environment, config=config, incumbent=incumbent,
+            folder=checkpoints_of(life, PPO, session, mark), progress=progress,
+        )  # fmt: skip
+        if made.policy is not None:
+            store(life, made.policy.version, made.policy.save)
+        rows = _rows(made, encoder.version if encoder else None, mark)
+        write(life, "the PPO", session, {PPO_CURVES: made.curves, PPO: rows})
+        _forget_checkpoints(life, PPO, session)
+    return rows
 
 
 def reinforce_week(life: Life, data: "MarketData", session: date, progress: Progress | None = None) -> pl.DataFrame:
@@ -88,24 +96,27 @@ def reinforce_week(life: Life, data: "MarketData", session: date, progress: Prog
 
     _require_finished(life, session)
     config = settings_at(life.home, "reinforce", ReinforceConfig.of({}))
-    mark = identity(config.model_dump(mode="json"), session)
-    if life.lake.has(REINFORCE, session) and (found := life.read(REINFORCE, session))["made_from"][0] == mark:
+    mark = identity(config.model_dump(mode="json"), _inputs(life, data, session))
+    if (found := found_again(life, REINFORCE, session, mark)) is not None:
         return found
-    head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
-    try:
-        record = offline_data(life, data, session)
-        require_enough(record, life.id, (config.min_decisions, config.min_sessions), session)
-        parts = record.split(config.validation_share, config.test_share, config.embargo)
-        learned = learn(record, parts, config, progress=progress)
-    except (TooFewDecisions, TooFewToSplit, NothingToLearnFrom, NothingTurns) as too_little:
-        head |= {"reason": str(too_little), "report": str(too_little)}
-    else:
-        policy = learned.policy
-        save_reinforce(life, policy)
-        head |= {"version": policy.version, **_reinforced(learned)}
-    with life.home.writer(f"the REINFORCE policy of {life.market}, week to {session}"):
-        life.lake.write(REINFORCE, session, pl.DataFrame([head], schema=HEAD))
-    return life.read(REINFORCE, session)
+    with life.home.trainer(f"the REINFORCE policy of {life.market}, week to {session}"):
+        head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
+        try:
+            record = offline_data(life, data, session)
+            require_enough(record, life.id, (config.min_decisions, config.min_sessions), session)
+            parts = record.split(config.validation_share, config.test_share, config.embargo)
+            folder = checkpoints_of(life, REINFORCE, session, mark)
+            learned = learn(record, parts, config, folder=folder, progress=progress)
+        except (TooFewDecisions, TooFewToSplit, NothingToLearnFrom, NothingTurns) as too_little:
+            head |= {"reason": str(too_little), "report": str(too_little)}
+        else:
+            policy = learned.policy
+            save_reinforce(life, policy)
+            head |= {"version": policy.version, **_reinforced(learned)}
+        row = pl.DataFrame([head], schema=HEAD)
+        write(life, "the REINFORCE policy", session, {REINFORCE: row})
+        _forget_checkpoints(life, REINFORCE, session)
+    return row
 
 
 def _rows(made: "PPOWeek", encoder: str | None, mark: str) -> pl.DataFrame:
@@ -147,8 +158,8 @@ def distilled_week(life: Life, data: "MarketData", session: date, at: datetime) 
 
     _require_finished(life, session)
     row = life.read(PPO, session).row(0, named=True) if life.lake.has(PPO, session) else None
-    mark = identity(row["version"] if row else None, DISTILLED_SESSIONS)
-    if life.lake.has(DISTILLED, session) and (found := life.read(DISTILLED, session))["made_from"][0] == mark:
+    mark = identity(row["version"] if row else None, DISTILLED_SESSIONS, _inputs(life, data, session))
+    if (found := found_again(life, DISTILLED, session, mark)) is not None:
         return found
     head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
     if row is None or row["version"] is None:
@@ -164,9 +175,9 @@ def distilled_week(life: Life, data: "MarketData", session: date, at: datetime) 
             life.registry.save(bundle_of(life, version, made.policy, None, facts), at)
             told = f"student less teacher {loss['difference']:+.4f} per decision, units of risk"
             head |= {"version": version, "outcome": "passed", "reason": told, "report": made.report.markdown()}
-    with life.home.writer(f"the distilled policy of {life.market}, week to {session}"):
-        life.lake.write(DISTILLED, session, pl.DataFrame([head], schema=HEAD))
-    return life.read(DISTILLED, session)
+    made_row = pl.DataFrame([head], schema=HEAD)
+    write(life, "the distilled policy", session, {DISTILLED: made_row})
+    return made_row
 
 
 def _distilled(life: Life, data: "MarketData", session: date, version: str) -> "Distilled":
@@ -177,7 +188,7 @@ def _distilled(life: Life, data: "MarketData", session: date, version: str) -> "
     from odin_core.rl.teaching import Taught, grid_actions
     from odin_core.training.window import TrainingWindow
 
-    policy = TradingPolicy.load(life.lake.root / FOLDER / version)
+    policy = TradingPolicy.load(folder_of(life, version))
     sessions = [s for s in life.commits() if s <= session][-DISTILLED_SESSIONS:]
     window = TrainingWindow([contexts_with_outcomes(life, data, s) for s in sessions])
     seen = _seen(life, data, window, policy, stored(data.lake, policy.facts["encoder"]))
@@ -202,6 +213,26 @@ def _seen(
         asked = life.read("action_outcomes", contexts.session).select("symbol", session=pl.lit(close))
         parts.append(observe(asked, data.calendar.hours(close).close))
     return np.concatenate(parts)
+
+
+def _inputs(life: Life, data: "MarketData", session: date) -> str:
+    """What the week's learners follow from besides settings: all bars and corporate actions up to the session, what the
+    life's sessions came to, how its market fills and charges, and the text of what learns."""
+    sessions = data.sessions(last=session)
+    data.generate(sessions)
+    lived = [commit.tables for s in life.commits() if s <= session and (commit := life.committed(s))]
+    root = Path(odin_core.__file__).parent
+    code = [path.read_text(encoding="utf-8") for name in CODE for path in sorted((root / name).glob("*.py"))]
+    venue = loop_rules(life, data.profile).venue
+    market = [mark_of_bars(data, sessions) if sessions else None, repr(venue.rules), repr(venue.costs), venue.capital]
+    return identity(market, lived, code)
+
+
+def _forget_checkpoints(life: Life, table: str, session: date) -> None:
+    """Those of all trainings of the week, also ones that another setting left unfinished."""
+    pattern = checkpoints_of(life, table, session, "*")
+    for folder in pattern.parent.glob(pattern.name):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _require_finished(life: Life, session: date) -> None:

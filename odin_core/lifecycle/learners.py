@@ -1,6 +1,7 @@
 """What slow learners left in a life, week by week, and the newest of them as shadows.
 
-    <generation>/learners/<version>/     a policy as its own `save` writes it; named by its content
+    <life>/learners/<version>/           a policy as its own `save` writes it; named by its content, so that all
+                                         generations of the life share it
     ppo_policy, ppo_curves               tables of the generation, a file for each week's last session
     reinforce_policy, distilled_policy   likewise
     explanations                         why a PPO chose what it was surest of, by session
@@ -9,17 +10,16 @@ How they are made is `learner_weeks`, who reads them `learners_at` and reports. 
 or digest: the fold never waits for a slow learner. None is champion by itself; a distilled policy is a joint one, which
 a person may promote from the registry."""
 
-import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
 import polars as pl
 
-from odin_core.lake import write_bytes
-from odin_core.lifecycle.life import Life
+from odin_core.lake import write_bytes, write_folder
+from odin_core.lifecycle.life import Life, generation_on_disk
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.shadow_choices import ShadowPolicy
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from odin_core.rl.reinforce_policy import ReinforcePolicy
 
 FOLDER: Final = "learners"
+WAIT: Final = 600.0  # seconds for a range of sessions that is being run, whose writer a week's learner waits for
 PPO, PPO_CURVES, REINFORCE, DISTILLED = "ppo_policy", "ppo_curves", "reinforce_policy", "distilled_policy"
 EXPLANATIONS: Final = "explanations"
 REINFORCE_FILE: Final = "policy.safetensors"
@@ -48,15 +49,43 @@ def weeks(life: Life, table: str, through: date | None = None) -> list[date]:
     return [session for session in life.lake.sessions(table) if through is None or session <= through]
 
 
+def folder_of(life: Life, version: str) -> Path:
+    """Where a policy lies."""
+    return life.folder / FOLDER / version
+
+
+def checkpoints_of(life: Life, table: str, session: date, mark: str) -> Path:
+    """Where the training of a week's learner keeps what it goes on from."""
+    return life.folder / FOLDER / f".training-{table}-{session}-{mark}"
+
+
 def store(life: Life, version: str, save: Callable[[Path], None]) -> None:
     """A policy's folder, whole or not at all; one that lies there stays."""
-    folder = life.lake.root / FOLDER / version
-    if folder.is_dir():
-        return
-    half = folder.with_name(f".{version}.{os.getpid()}")
-    shutil.rmtree(half, ignore_errors=True)
-    save(half)
-    os.replace(half, folder)
+    write_folder(save, folder_of(life, version))
+
+
+def write(life: Life, what: str, session: date, tables: Mapping[str, pl.DataFrame]) -> None:
+    """Tables of a session, in this order; one that holds just these rows stays untouched. Raises HomeBusy after WAIT
+    seconds, RewoundMeanwhile."""
+    from odin_core.lifecycle.run import RewoundMeanwhile  # brings numba
+
+    with life.home.writer(f"{what} of {life.market}, session {session}", wait=WAIT):
+        if generation_on_disk(life) != life.generation:
+            raise RewoundMeanwhile(life)
+        for name, frame in tables.items():
+            life.lake.write_changed(name, session, frame)
+
+
+def found_again(life: Life, table: str, session: date, mark: str) -> pl.DataFrame | None:
+    """The week of a learner, if it follows from just what `mark` says and its policy lies there still."""
+    found = life.read(table, session) if life.lake.has(table, session) else None
+    if found is None or found["made_from"][0] != mark:
+        return None
+    version = found["version"][0]
+    if version is None:
+        return found
+    is_there = version in life.registry.versions() if table == DISTILLED else folder_of(life, version).is_dir()
+    return found if is_there else None
 
 
 def newest_ppo(life: Life, through: date) -> "TradingPolicy | None":
@@ -64,7 +93,7 @@ def newest_ppo(life: Life, through: date) -> "TradingPolicy | None":
     from odin_core.rl.policy import TradingPolicy
 
     found = _newest(life, PPO, through)
-    return TradingPolicy.load(life.lake.root / FOLDER / found[1]["version"]) if found else None
+    return TradingPolicy.load(folder_of(life, found[1]["version"])) if found else None
 
 
 def learners_at(life: Life, data: "MarketData", session: date) -> "list[ShadowPolicy]":
@@ -78,7 +107,7 @@ def shadows_of(life: Life, data: "MarketData", session: date) -> dict[str, Any]:
     from odin_core.lifecycle.shadow import shadow_session, write_shadow
 
     made = shadow_session(life, data, session, learners_at(life, data, session))
-    write_shadow(life, made)
+    write_shadow(life, made, wait=WAIT)
     policy = newest_ppo(life, session)
     reasons = None
     if policy is not None:
@@ -87,8 +116,7 @@ def shadows_of(life: Life, data: "MarketData", session: date) -> dict[str, Any]:
 
         encoder = stored(data.lake, policy.facts["encoder"])
         reasons = explanations_of(policy, encoder, data, session, made.recommendations)
-        with life.home.writer(f"the explanations of {life.market}, session {session}"):
-            life.lake.write_changed(EXPLANATIONS, session, reasons)
+        write(life, "the explanations", session, {EXPLANATIONS: reasons})
     known = made.replay.filter((pl.col("status") != "skipped") & pl.col("complete"))
     by_role = known.group_by("policy").agg(pl.col("reward").mean()).sort("policy")
     return {
@@ -108,17 +136,21 @@ def _ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | No
         return None
     from odin_core.encoder.store import stored
     from odin_core.rl.config import EnvironmentConfig
-    from odin_core.rl.market_tape import market_tape
+    from odin_core.rl.market_tape import NothingOnTape, market_tape
     from odin_core.rl.policy import TradingPolicy
 
     through, row = found
-    policy = TradingPolicy.load(life.lake.root / FOLDER / row["version"])
+    policy = TradingPolicy.load(folder_of(life, row["version"]))
     environment = EnvironmentConfig.of(policy.facts["environment"], row["version"])
     encoder = stored(data.lake, row["encoder"])
 
     def observe(contexts: pl.DataFrame, as_of: datetime) -> Any:
         asked = contexts["session"][0]
-        return at_the_close(market_tape(data, asked, asked, encoder, as_of=as_of), environment)(contexts, as_of)
+        try:
+            tape = market_tape(data, asked, asked, encoder, as_of=as_of)
+        except NothingOnTape:
+            return np.full((contexts.height, policy.structure.observation), np.nan, np.float32)
+        return at_the_close(tape, environment)(contexts, as_of)
 
     return EnvironmentShadow("ppo", policy.version, through, policy, observe)
 
@@ -140,9 +172,15 @@ def save_reinforce(life: Life, policy: "ReinforcePolicy") -> None:
 
 def load_reinforce(life: Life, version: str) -> "ReinforcePolicy":
     """Raises PolicyUnreadable."""
+    from odin_core.rl.policy import PolicyUnreadable
     from odin_core.rl.reinforce_policy import ReinforcePolicy
 
-    return ReinforcePolicy.from_bytes((life.lake.root / FOLDER / version / REINFORCE_FILE).read_bytes())
+    path = folder_of(life, version) / REINFORCE_FILE
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise PolicyUnreadable(path, error.strerror or str(error)) from error
+    return ReinforcePolicy.from_bytes(content)
 
 
 def _newest(life: Life, table: str, through: date) -> tuple[date, dict[str, Any]] | None:

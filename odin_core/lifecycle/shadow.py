@@ -126,10 +126,10 @@ def shadow_session(
     )
 
 
-def write_shadow(life: Life, shadow: ShadowSession) -> dict[str, bool]:
+def write_shadow(life: Life, shadow: ShadowSession, *, wait: float = 10.0) -> dict[str, bool]:
     """Store a session's shadows; by table, whether it was written: one that holds just these rows stays untouched.
-    Raises HomeBusy, RewoundMeanwhile."""
-    with life.home.writer(f"the shadows of {life.market}, session {shadow.session}"):
+    Raises HomeBusy after `wait` seconds in which another process writes, RewoundMeanwhile."""
+    with life.home.writer(f"the shadows of {life.market}, session {shadow.session}", wait=wait):
         if generation_on_disk(life) != life.generation:
             raise RewoundMeanwhile(life)
         return {name: life.lake.write_changed(name, shadow.session, frame) for name, frame in shadow.tables.items()}
@@ -206,7 +206,8 @@ def _certain(proposals: Proposals, source: str, payoffs: Sequence[float]) -> Sha
 
 def _trained(policies: Sequence[ShadowPolicy], session: date, newest: int) -> list[ShadowPolicy]:
     """Of each learner the `newest` versions that had been trained by the close of `session`, oldest first."""
-    known = sorted((p for p in policies if p.trained_through <= session), key=lambda p: (p.name, p.trained_through))
+    trained = (p for p in policies if p.trained_through <= session)
+    known = sorted(trained, key=lambda p: (p.name, p.trained_through, p.version))
     for policy in known:
         if policy.name in SOURCE:
             raise ValueError(f"policy {policy.version} is named {policy.name!r}, which is a source of the fold's own")

@@ -87,6 +87,12 @@ class MarketData:
         """How many bars of each interval that features know a session of usual hours has."""
         return self._provider.per_session
 
+    def sessions_before(self, session: date, set_name: str, interval: str) -> list[date]:
+        """The sessions before one that the values of a set on an interval may follow from. Raises UnknownSet."""
+        from odin_core.features.catalogue import features_of
+
+        return self._provider.sessions_before(session, features_of(set_name), interval)
+
     def has(self, session: date) -> bool:
         """Whether the session has bars, in the lake or from the exchange."""
         return self.lake.has(PRICES, session) or (

@@ -10,5 +10,5 @@ ENVIRONMENT = "odin/Trading-v0"
 gymnasium.register(
     id=ENVIRONMENT,
     entry_point="odin_core.rl.environment:TradingEnv",
-    vector_entry_point="odin_core.rl.vector:TradingVectorEnv",
+    vector_entry_point="odin_core.rl.gymnasium_vector:TradingVectorEnv",
 )

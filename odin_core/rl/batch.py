@@ -38,6 +38,27 @@ from odin_core.rl.tape import Tape
 from odin_core.rl.workers import Worker
 
 LEAST_PER_THREAD = 64  # environments; below, a second thread costs more than it brings
+ANYWHERE = np.iinfo(np.int64).min  # in place of a row: where an episode begins is drawn, as without it
+
+
+class ActionsInvalid(OdinError):
+    def __init__(self, found: tuple[int, ...], needed: tuple[int, int]) -> None:
+        super().__init__(
+            f"actions of shape {found} cannot be taken; it must be {needed}: position, size, stop and target of each "
+            f"environment"
+        )
+
+
+class NotBegun(OdinError):
+    def __init__(self, index: int) -> None:
+        super().__init__(
+            f"environment {index} has no episode to go on with: none has begun, or it is over; call reset()"
+        )
+
+
+class SeedsInvalid(OdinError):
+    def __init__(self, found: int, needed: int) -> None:
+        super().__init__(f"{found} seeds were given for {needed} environments; give one for each, or one for all")
 
 
 class StartsInvalid(OdinError):
@@ -68,9 +89,9 @@ class Sheets:
 
     def free(self) -> Float32s:
         """An array of the shape, with any content."""
-        for sheet in self._sheets:
-            if sys.getrefcount(sheet) == 3:  # the list, this name, the call
-                return sheet
+        for place in range(len(self._sheets)):
+            if sys.getrefcount(self._sheets[place]) == 2:  # the list and the call
+                return self._sheets[place]
         self._sheets = [*self._sheets[-8:], np.empty(self._shape, np.float32)]
         return self._sheets[-1]
 
@@ -90,6 +111,12 @@ def default_starts(tape: Tape, config: EnvironmentConfig) -> tuple[Ints, Floats]
     if not sum(r.size for r in rows):
         raise StartsInvalid("rows", "none", "no row of the tape is decidable and followed by another")
     return np.concatenate(rows), np.concatenate(weights)
+
+
+def _key(seed: int, index: int) -> np.uint64:
+    """Of all randomness of an environment. Numpy takes numbers as words of 32 bits, one after the other: of (seed,
+    index) as it stands 2³² would be the same as (0, 1), so what a seed has beyond its first word comes last."""
+    return np.random.SeedSequence((seed & 0xFFFFFFFF, index, seed >> 32)).generate_state(1, np.uint64)[0]
 
 
 class Batch:
@@ -139,14 +166,19 @@ class Batch:
 
     # --- what is drawn ------------------------------------------------------------------------------------------------
 
-    def seed(self, seed: int | Sequence[int]) -> None:
-        """Begin randomness anew: environment i by (seed, i), or by (seed[i], 0) where each has its own."""
-        own = not isinstance(seed, int)
-        pairs = [(each, 0) for each in seed] if own else [(seed, int(i)) for i in self.accounts["index"]]
-        keys = [np.random.SeedSequence(pair).generate_state(1, np.uint64)[0] for pair in pairs]
-        self.accounts["key"] = keys
-        self.accounts["episode"] = -1
-        self.out.summary["episode"] = -1
+    def seed(self, seed: int | Sequence[int | None]) -> None:
+        """Begin randomness anew: environment i by (seed, i), or by (seed[i], 0) where each has its own; those of None
+        go on as they are. Raises SeedsInvalid unless there is one for each."""
+        if isinstance(seed, int | np.integer):
+            pairs = [(int(seed), int(i)) for i in self.accounts["index"]]
+        elif len(seed) == self.count:
+            pairs = [None if own is None else (int(own), 0) for own in seed]
+        else:
+            raise SeedsInvalid(len(seed), self.count)
+        for place, pair in enumerate(pairs):
+            if pair is not None:
+                self.accounts["key"][place] = _key(*pair)
+                self.accounts["episode"][place] = self.out.summary["episode"][place] = -1
 
     def set_starts(
         self, rows: ArrayLike, weights: ArrayLike | None = None, *, in_order: bool = False, stride: int | None = None
@@ -172,14 +204,14 @@ class Batch:
     # --- episodes and steps -------------------------------------------------------------------------------------------
 
     def reset(self, chosen: Bools | None = None, rows: ArrayLike | None = None) -> Float32s:
-        """Begin an episode in the chosen environments (None: all), at `rows` (count,) where they are given; what all
-        of them see, float32 (count, width)."""
+        """Begin an episode in the chosen environments (None: all), at `rows` (count,) where they are given and not
+        ANYWHERE; what all of them see, float32 (count, width). Raises StartsInvalid."""
         chosen = np.ones(self.count, np.bool_) if chosen is None else chosen
         if rows is not None:
             wanted = np.broadcast_to(np.asarray(rows, np.int64), self.count)
-            if not self._can_start(wanted).all():
+            if not (self._can_start(wanted) | (wanted == ANYWHERE)).all():
                 raise StartsInvalid("row", wanted.tolist(), "it must be a row of the tape, not the last of a symbol")
-            self.accounts["wanted_start"] = np.where(chosen, wanted, -1)
+            self.accounts["wanted_start"] = np.where(chosen & (wanted != ANYWHERE), wanted, -1)
         self.accounts["episode"] += chosen
         seen = self._sheets.free()
         DOORS.reset(chosen, self.accounts, self._world, self._task, self._starts, self.journal, seen)
@@ -187,7 +219,13 @@ class Batch:
 
     def step(self, actions: Ints, *, again: bool) -> Float32s:
         """One bar on for all; `again` begins a new episode at once where one ends, what was seen at the end being in
-        `final`. Rewards, terms, flags and summaries are in `out`."""
+        `final`. Rewards, terms, flags and summaries are in `out`. Raises ActionsInvalid, NotBegun;
+        IndexError for an action outside of the action space."""
+        if actions.shape != (self.count, len(DIMENSIONS)):
+            raise ActionsInvalid(actions.shape, (self.count, len(DIMENSIONS)))
+        runs = self.accounts["row"] < self.accounts["end"]
+        if not runs.all():
+            raise NotBegun(int(np.argmin(runs)))
         seen = self._sheets.free()
         rest = (
             self.accounts, self._world, self._task, self._starts, self.journal, actions, again, self.out, seen,
@@ -197,11 +235,15 @@ class Batch:
             DOORS.advance(*self._spans[0], *rest)
             return seen
         workers = self._awake()
-        for worker, (first, end) in zip(workers, self._spans[1:], strict=True):
-            worker.give(DOORS.advance, first, end, *rest)
-        DOORS.advance(*self._spans[0], *rest)
-        for worker in workers:
-            worker.wait()
+        try:
+            for worker, (first, end) in zip(workers, self._spans[1:], strict=True):
+                worker.give(DOORS.advance, first, end, *rest)
+            DOORS.advance(*self._spans[0], *rest)
+            for worker in workers:
+                worker.wait()
+        except BaseException:
+            self.close()  # an end that nobody waited for would be taken for that of the next step
+            raise
         return seen
 
     def masks(self) -> Bools:
@@ -219,6 +261,10 @@ class Batch:
         if number < 0:
             raise ValueError(
                 f"environment {index} has not {'ended' if finished else 'begun'} an episode since its seeding"
+            )
+        if int(self.accounts["episode"][index]) - number > 1:
+            raise ValueError(
+                f"what environment {index} did in episode {number} has been written over: it was reset since"
             )
         slot = number & 1
         kept = self.journal.orders[index, slot, : int(account["ordered"])]
@@ -245,6 +291,10 @@ class Batch:
         for worker in self._workers:
             worker.close()
         self._workers = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Threads stay behind; a copy has its own."""
+        return self.__dict__ | {"_workers": []}
 
     def _can_start(self, rows: Ints) -> Bools:
         inside = (rows >= 0) & (rows < self.tape.rows)

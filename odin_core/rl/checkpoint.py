@@ -61,7 +61,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, identity: Mapping[str
     told = json.dumps(
         {"updates": checkpoint.updates, "told": checkpoint.told, "identity": dict(identity),
          "arrays": _digest(checkpoint.arrays)}, sort_keys=True, allow_nan=False)  # fmt: skip
-    arrays = {name: np.ascontiguousarray(array) for name, array in checkpoint.arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in checkpoint.arrays.items()}
     path = folder / f"checkpoint-{checkpoint.updates:08d}.safetensors"
     unfinished = folder / f".{path.name}.unfinished"
     unfinished.write_bytes(save(arrays, metadata={"state": told, "checksum": _sha(told)}))
@@ -144,7 +144,7 @@ def set_generators(arrays: Mapping[str, npt.NDArray[Any]], told: Mapping[str, An
 def _digest(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
     digest = hashlib.sha256()
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name])
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

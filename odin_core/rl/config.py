@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from odin_core.configuration import Settings
 from odin_core.execution.costs import ChargeRates, CostSchedule
+from odin_core.rl.choices import SIZES
 
 RATES = ChargeRates(brokerage_rate=0.0001, exchange_rate=0.00003, regulator_rate=0.000001, sell_tax_rate=0.0001)
 COSTS = CostSchedule(intraday=RATES, delivery=RATES)
@@ -51,6 +52,16 @@ class EnvironmentConfig(Settings):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ValueError(f"{name}={[low, high]}: it must be two numbers, 0 or more, that ascend")
+        return self
+
+    @model_validator(mode="after")
+    def _something_may_be_entered(self) -> Self:
+        least = SIZES[0] * self.max_position
+        if least > self.max_exposure:
+            raise ValueError(
+                f"max_exposure={self.max_exposure:g} forbids every position: the smallest is a quarter of "
+                f"max_position, {least:g}; raise max_exposure or lower max_position"
+            )
         return self
 
     def without_randomisation(self) -> Self:

@@ -158,9 +158,7 @@ def diagnostics(
         Diagnostic(
             name="value",
             title="What the critic expected and what came",
-            told=f"{line.rows:,} decisions in {line.sessions} sessions whose return is known. Correlation "
-            f"{line.correlation:.2f} (ranks {line.rank_correlation:.2f}); slope {line.slope:.2f}, 95 % from "
-            f"{line.lower:.2f} to {line.upper:.2f} over sessions: 1 is calibrated, 0 knows nothing.",
+            told=f"{line.rows:,} decisions in {line.sessions} sessions whose return is known. {_said(line)}",
             table=table,
             picture=value_picture(value, realised, days),
         ),
@@ -283,6 +281,19 @@ def _line(x: FloatArray, y: FloatArray, label: npt.NDArray[Any]) -> ValueLine:
         sums = np.bincount(place, weights=centred * (y - intercept - slope * x), minlength=g)
         half = float(stdtrit(g - 1, 1 - ALPHA / 2)) * np.sqrt(g / (g - 1) * float(sums @ sums)) / spread
     return ValueLine(intercept, slope, slope - half, slope + half, pearson, ranks, len(x), g)
+
+
+def _said(line: ValueLine) -> str:
+    """The line in words; of what is not known, nothing."""
+    if not np.isfinite(line.slope):
+        return "Too few, or too alike, to say what the values tell."
+    correlation = f"Correlation {line.correlation:.2f} (ranks {line.rank_correlation:.2f}); "
+    interval = f", 95 % from {line.lower:.2f} to {line.upper:.2f} over sessions"
+    return (
+        f"{correlation if np.isfinite(line.correlation) else 'What came never varied; '}slope {line.slope:.2f}"
+        f"{interval if np.isfinite(line.lower) else ', of one session, so without an interval'}: 1 is calibrated, "
+        f"0 knows nothing."
+    )
 
 
 def _middle(values: FloatArray) -> tuple[float, float]:

@@ -9,9 +9,11 @@ gives none). The joint policy trades where e + |s| > 0, on the side of s, so its
 where the teacher surely trades e + |s| = 1 > 0, where it surely stays flat −1 < 0. Trees that are unsure predict less
 of both, so `offset` is set such that the student trades as often as the teacher on sessions that its walk-forward folds
 had not seen. The *exit* head learns which stop and target the teacher takes, the *size* head the scale at which the
-joint policy's own rule gives the teacher's size. *Confidence* is Platt's of realised outcomes out of sample, as
-`policies.joint` does it: a teacher is never trusted on its own word. e and s are preferences here, not rewards; what
-uses a policy's score uses its order. Source: Hinton, Vinyals & Dean 2015; of policies Rusu et al. 2016."""
+joint policy's own rule gives the teacher's size. *Confidence* is Platt's of realised outcomes, as
+`policies.joint` does it, on sessions that the student's folds had not seen: a teacher is never trusted on its own word.
+Where the teacher had seen them, that confidence is too high, and the report says so. e and s are preferences here, not
+rewards; what uses a policy's score uses its order. Source: Hinton, Vinyals & Dean 2015; of policies Rusu et al. 2016.
+"""
 
 import functools
 import math
@@ -115,7 +117,7 @@ class DistillationReport:
 
 class Distilled(NamedTuple):
     policy: JointPolicy  # learned from every session of the window
-    walk: WalkForward  # its walk-forward, as `train_joint` gives one: the gate's evidence
+    walk: WalkForward  # its walk-forward, as `train_joint` gives one; evidence if the teacher saw none of its sessions
     report: DistillationReport
 
 
@@ -143,7 +145,8 @@ def distil(
     student = _policy(part, _take(taught, earlier), config, seed)[0]
     baseline, _ = train_joint(part, config, seed)
     whole, fitted = _policy(window, taught, config, seed)
-    report = _report(window, taught, later, student, baseline, version_of(whole), seed)
+    walked = window.sessions[int(session[fitted.walk.rows].min())].session
+    report = _report(window, taught, later, student, baseline, version_of(whole), seed, walked)
     return Distilled(whole, fitted.walk, report)
 
 
@@ -228,7 +231,7 @@ def _exit_rows(
 
 def _report(
     window: TrainingWindow, taught: Taught, later: NDArray[np.bool_], student: JointPolicy, baseline: JointPolicy,
-    version: str, seed: int,
+    version: str, seed: int, walked: date,
 ) -> DistillationReport:  # fmt: skip
     X, rewards, session = window.features[later], window.rewards[later], window.session_index[later]
     teacher = taught.action[later]
@@ -252,7 +255,7 @@ def _report(
     return DistillationReport(
         teacher=taught.name, student=version, sessions=len(days), first=days[0], last=days[-1], contexts=len(X),
         agreement=agreement_of(teacher, mine.action), compared=pl.DataFrame(rows, schema=COMPARED), loss=loss,
-        over_joint=over_joint, notes=_notes(taught, days[0], len(days)),
+        over_joint=over_joint, notes=_notes(taught, days[0], len(days), walked),
     )  # fmt: skip
 
 
@@ -300,7 +303,8 @@ def agreement_of(teacher: IntArray, student: IntArray) -> dict[str, float]:
     }
 
 
-def _notes(taught: Taught, first: date, sessions: int) -> tuple[str, ...]:
+def _notes(taught: Taught, first: date, sessions: int, walked: date) -> tuple[str, ...]:
+    """`first` of the `sessions` held out; `walked`, the first of those by which the student's confidence was fitted."""
     notes = []
     if taught.trained_through is None:
         notes.append("Until when the teacher learned is not known: where it saw these sessions its reward flatters.")
@@ -309,6 +313,9 @@ def _notes(taught: Taught, first: date, sessions: int) -> tuple[str, ...]:
             f"The teacher learned through {taught.trained_through}, so it had seen sessions it is compared on: its "
             f"reward flatters, and the loss is overstated."
         )
+    if taught.trained_through is None or taught.trained_through >= walked:
+        notes.append(f"The student's confidence was fitted on sessions from {walked} on: it is too high where the "
+                     f"teacher learned from them.")  # fmt: skip
     if sessions < 10:
         notes.append(f"{sessions} sessions are too few for intervals.")
     return tuple(notes)

@@ -301,12 +301,12 @@ def _mean_of(tables: Sequence[FloatArray], day: IntArray) -> FloatArray:
     return np.mean(tables, axis=0) if tables else np.full(len(np.unique(day)), np.nan)
 
 
-def _pooled(dealt: Sequence[Played]) -> tuple[IntArray, IntArray, FloatArray] | tuple[()]:
-    """(trades, wins, reward) of all draws, one after the other; nothing for no draws."""
+def _pooled(dealt: Sequence[Played]) -> tuple[IntArray | None, IntArray | None, FloatArray | None]:
+    """(trades, wins, reward) of all draws, one after the other; None for no draws."""
     if not dealt:
-        return ()
-    trades, wins, reward = zip(*((one.trades, one.wins, one.reward) for one in dealt), strict=True)
-    return np.concatenate(trades), np.concatenate(wins), np.concatenate(reward)
+        return None, None, None
+    join = np.concatenate
+    return join([one.trades for one in dealt]), join([one.wins for one in dealt]), join([one.reward for one in dealt])
 
 
 def _episodes(tape: Tape, played: Played) -> pl.DataFrame:

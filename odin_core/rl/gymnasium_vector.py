@@ -32,9 +32,9 @@ class TradingVectorEnv(VectorEnv[Float32s, np.ndarray, np.ndarray]):
     """`num_envs` trading environments in one compiled step, same-step autoreset.
 
     Without a tape it trades a planted one (`edge`, see `rl.tape.planted`). `reset(seed=s)` seeds environment i by
-    (s, i), a list of seeds each by its own, as `TradingEnv(seed=…)`. `info` of a step has the reward's TERMS and
-    `denied` as arrays (num_envs,); where episodes ended, `final_obs` (num_envs, D), `final_info` with the summary's
-    fields, and the masks `_final_obs`, `_final_info`."""
+    (s, i), a list of seeds each by its own, as `TradingEnv(seed=…)`; of those with None the next episode follows.
+    `info` of a step has the reward's TERMS and `denied` as arrays (num_envs,); where episodes ended, `final_obs`
+    (num_envs, D), `final_info` with the summary's fields, and the masks `_final_obs`, `_final_info`."""
 
     metadata = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
 
@@ -67,9 +67,7 @@ class TradingVectorEnv(VectorEnv[Float32s, np.ndarray, np.ndarray]):
         """`options`: `row`, at whose end the first decision is, one or (num_envs,); `reset_mask`, bool (num_envs,), of
         the environments that begin anew."""
         options = options or {}
-        if isinstance(seed, Sequence):
-            self.batch.seed([0 if own is None else own for own in seed])
-        elif seed is not None:
+        if seed is not None:
             self.batch.seed(seed)
         return self.batch.reset(options.get("reset_mask"), options.get("row")), {}
 

@@ -7,14 +7,13 @@ closes over ENGINE, a digest of all that is compiled in."""
 import hashlib
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from odin_core.execution import charging, fills, orders
 from odin_core.execution.fills import levels
-from odin_core.rl import choices, kernel_bar, kernel_values, tape
 from odin_core.rl.choices import DIMENSIONS
 from odin_core.rl.kernel_bar import (
     COMPILED,
@@ -33,9 +32,13 @@ from odin_core.rl.kernel_bar import (
 from odin_core.rl.kernel_values import Bools, Float32s, Floats, Ints, Journal, Output, Records, Starts, World
 from odin_core.rl.tape import BOUND
 
-ENGINE = hashlib.sha256(
-    "".join(inspect.getsource(m) for m in (charging, fills, orders, choices, tape, kernel_values, kernel_bar)).encode()
-).hexdigest()
+DIGESTED = tuple(
+    f"odin_core.{name}"
+    for name in ("execution.charging", "execution.fills", "execution.orders", "rl.choices", "rl.tape",
+                 "rl.kernel_values", "rl.kernel_bar")
+)  # fmt: skip
+"""Every module of ours that something compiled here comes from."""
+ENGINE = hashlib.sha256("".join(inspect.getsource(import_module(name)) for name in DIGESTED).encode()).hexdigest()
 _SIZE_COLUMN = DIMENSIONS[0]
 _door = njit(cache=True, **COMPILED)
 
@@ -112,6 +115,14 @@ def _advance(
 
 
 @inlined
+def _require_choices(actions: Ints, first: int, end: int) -> None:
+    for i in range(first, end):
+        for k in range(actions.shape[1]):
+            if not 0 <= actions[i, k] < DIMENSIONS[k]:
+                raise IndexError("an action lies outside of the action space; position, size, stop, target: rl.choices")
+
+
+@inlined
 def _mask(account: Any, world: World, task: Any, allowed: Bools) -> None:
     allowed[:] = True
     if account.live:
@@ -152,6 +163,7 @@ def _doors(engine: str) -> Doors:
         first: int, end: int, accounts: Records, world: World, task: Records, starts: Starts, journal: Journal,
         actions: Ints, again: bool, out: Output, seen: Float32s, final: Float32s,
     ) -> bool:  # fmt: skip
+        _require_choices(actions, first, end)
         for i in range(first, end):
             _advance(i, accounts[i], world, task[0], starts, journal, actions, again, out, final)
             _observe(accounts[i], world, task[0], seen[i])

@@ -177,7 +177,7 @@ def act(account: Any, world: World, task: Any, action: Ints, kept: Records) -> b
         if is_leaving(account):
             return side != 0
         if side != account.side:
-            account.leave = account.row + 1
+            account.leave = account.row + 1 + account.latency
             if recorded:
                 noted: Any = kept[slot, account.ordered - 1]
                 noted.leave = account.leave

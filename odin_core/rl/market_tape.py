@@ -6,6 +6,7 @@ on may lie inside a tape that is learned from; decisions that count as evidence 
 import math
 from collections.abc import Sequence
 from datetime import date, datetime
+from itertools import groupby, islice
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -62,7 +63,7 @@ def market_tape(
     scale = data.features(symbols, interval, first, last, "decision", as_of).select(
         "symbol", "known_at", "session", risk=pl.col(RISK_UNIT), volatility=pl.col(VOLATILITY)
     )
-    heat = _heatmaps(data, symbols, sessions, interval, as_of or data.calendar.hours(sessions[-1]).close)
+    heat = pl.concat([_heatmaps(data, symbols, part, interval, as_of) for part in _of_one_scale(data, sessions)])
     rows = bars.join(vectors.drop("session"), on=["symbol", "known_at"], how="left")
     rows = rows.join(heat, on=["symbol", "known_at"], how="left")
     rows = rows.join(scale, on=["symbol", "known_at"], how="inner").sort("symbol", "known_at")
@@ -97,16 +98,29 @@ def _vectors(column: pl.Series, width: int) -> np.ndarray:
     return filled.to_numpy().astype(np.float32, copy=False)
 
 
+def _of_one_scale(data: "MarketData", sessions: list[date]) -> list[list[date]]:
+    """Consecutive sessions at whose closes the same corporate actions had been felt, so that prices and names at the
+    last of these closes are what they were at each."""
+    felt = data.actions.rows.select(pl.max_horizontal("known_at", "ex_at")).to_series()
+    groups = groupby(sessions, lambda session: (felt <= data.calendar.hours(session).close).sum())
+    return [list(group) for _, group in groups]
+
+
 def _heatmaps(
-    data: "MarketData", symbols: Sequence[str] | None, sessions: list[date], interval: str, as_of: datetime
+    data: "MarketData", symbols: Sequence[str] | None, sessions: list[date], interval: str, as_of: datetime | None
 ) -> pl.DataFrame:
-    """symbol, known_at and heatmap of the bars of `sessions`. Each session's rows read that session and the
-    HEATMAP_SESSIONS before it, whatever else is on the tape; prices are on one scale, which no heatmap depends on."""
-    before = [s for s in data.sessions(last=sessions[0]) if s < sessions[0]][-HEATMAP_SESSIONS:]
+    """symbol (its name in its session), known_at and heatmap of the bars of `sessions`. Each session's rows read that
+    session and the HEATMAP_SESSIONS with bars before it, as they looked at its close, whatever else is on the tape."""
+    close = data.calendar.hours(sessions[-1]).close
+    as_of = min(close, as_of) if as_of else close
+    earlier = data.calendar.sessions(data.calendar.first, sessions[0])[:-1]
+    before = list(islice((s for s in reversed(earlier) if data.has_any(s)), HEATMAP_SESSIONS))[::-1]
     days = [*before, *sessions]
     bars = pl.concat([data.bars_of(day, interval).with_columns(place=pl.lit(place)) for place, day in enumerate(days)])
-    bars = data.actions.adjusted(bars.filter(pl.col("known_at") <= as_of), as_of).sort("symbol", "known_at")
-    bars = bars.filter(pl.col("symbol").is_in(list(symbols))) if symbols is not None else bars
+    bars = bars.filter(pl.col("known_at") <= as_of).with_columns(name="symbol")
+    bars = data.actions.adjusted(bars, as_of).sort("symbol", "known_at")
+    if symbols is not None:
+        bars = bars.filter(pl.col("name").is_in(list(symbols)).any().over("symbol"))
     own = (
         bars.with_row_index("row")
         .group_by("symbol", "place")
@@ -120,7 +134,8 @@ def _heatmaps(
     runs = runs.sort("first").select(pl.col("start", "first", "end").cast(pl.Int64))
     high, low, close = (bars[name].to_numpy() for name in ("high", "low", "close"))
     share = rolling_heatmap(high, low, close, Runs(*(runs[name].to_numpy() for name in runs.columns)))
-    known = bars.select("symbol", "known_at", heatmap=pl.Series(np.nan_to_num(share), dtype=pl.Array(pl.Float32, BINS)))
+    column = pl.Series(np.nan_to_num(share), dtype=pl.Array(pl.Float32, BINS))
+    known = bars.select("known_at", symbol="name", heatmap=column)
     return known.filter(bars["place"] >= len(before))
 
 

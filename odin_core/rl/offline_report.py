@@ -23,8 +23,8 @@ from odin_core.evaluation.off_policy import (
 from odin_core.policies.actions import ACTIONS, FLAT, FloatArray, IntArray
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import OfflineData, Parts, column, grid_reward
-from odin_core.rl.offline_evidence import PER_SIDE, evidence
-from odin_core.rl.reinforce_policy import ReinforcePolicy
+from odin_core.rl.offline_evidence import evidence
+from odin_core.rl.reinforce_policy import PER_SIDE, ReinforcePolicy
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life

@@ -87,7 +87,7 @@ class Steering(Protocol):
     """What changes the environments between rollouts, say where episodes begin; its state goes into checkpoints."""
 
     def before_rollout(self, progress: float) -> None:
-        """`progress`: share of the training that is done, 0 to below 1."""
+        """`progress`: share of the training that is done, 0 to below 1. Called before the first episodes as well."""
         ...
 
     def after_rollout(self, ended: Sequence[Ended]) -> None:
@@ -145,6 +145,8 @@ def train(
     whose = {"config": config.model_dump(mode="json"), "seed": seed, "structure": structure.told(),
              "warm_start": warm_start.version if warm_start else None, "environment": dict(identity or {})}  # fmt: skip
     with isolated(config.threads):
+        if steering is not None:
+            steering.before_rollout(0.0)  # of the first episodes, which begin before the first rollout
         run = _begun(venv, config, seed, warm_start)
         found = newest_checkpoint(folder, whose) if folder is not None else None
         if found is not None:

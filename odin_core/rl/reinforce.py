@@ -23,7 +23,15 @@ from torch import Tensor, nn
 
 from odin_core.evaluation.calibrators import logistic_line
 from odin_core.policies.actions import ACTIONS, FloatArray, IntArray
-from odin_core.rl.checkpoint import Checkpoint, newest_checkpoint, write_checkpoint
+from odin_core.rl.checkpoint import (
+    Checkpoint,
+    newest_checkpoint,
+    optimizer_arrays,
+    prefixed,
+    set_optimizer,
+    under,
+    write_checkpoint,
+)
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import OfflineData, Parts, column
 from odin_core.rl.offline_evidence import (
@@ -293,25 +301,22 @@ class _Run:
         return {name: value.detach().clone() for name, value in self._network.state_dict().items()}
 
     def _save(self, folder: Path) -> None:
-        arrays = {f"now.{name}": value.numpy() for name, value in self._weights().items()}
-        arrays |= {f"best.{name}": value.numpy() for name, value in self._best.items()}
-        for place, state in self._optimiser.state_dict()["state"].items():
-            arrays |= {f"adam.{place}.{name}": value.numpy() for name, value in state.items()}
+        arrays = (
+            prefixed("now", {name: value.numpy() for name, value in self._weights().items()})
+            | prefixed("best", {name: value.numpy() for name, value in self._best.items()})
+            | prefixed("optimizer", optimizer_arrays(self._optimiser))
+        )
         told = {"best_step": self.best_step, "rows": self.rows}
         write_checkpoint(folder, Checkpoint(self.step, arrays, told), self._about)
 
     def _resume(self, stopped: Checkpoint) -> None:
-        kept: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "adam": {}}
-        for name, array in stopped.arrays.items():
-            kind, _, rest = name.partition(".")
-            kept[kind][rest] = torch.from_numpy(np.array(array))
-        self._network.load_state_dict(kept["now"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in kept["adam"].items():
-            place, _, of = name.partition(".")
-            state.setdefault(int(place), {})[of] = value
-        self._optimiser.load_state_dict(self._optimiser.state_dict() | {"state": state})
-        self._best, self.step = kept["best"], stopped.updates
+        now, self._best = (
+            {name: torch.tensor(array) for name, array in under(kind, stopped.arrays).items()}
+            for kind in ("now", "best")
+        )
+        self._network.load_state_dict(now)
+        set_optimizer(self._optimiser, under("optimizer", stopped.arrays))
+        self.step = stopped.updates
         self.best_step, self.rows = stopped.told["best_step"], stopped.told["rows"]
 
     def policy(self, config: ReinforceConfig, later: OfflineData) -> ReinforcePolicy:

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from odin_core.execution.costs import CostSchedule
 from odin_core.execution.orders import ExecutionRules
-from odin_core.rl.batch import Batch, Episode
+from odin_core.rl.batch import ANYWHERE, Batch, Episode
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.gymnasium_vector import TradingVectorEnv, action_space, observation_space
 from odin_core.rl.kernel_values import SUMMARY, TERMS, Bools, Float32s, Floats, Ints
@@ -53,10 +53,10 @@ class TradingVecEnv(VecEnv):
     def reset(self) -> Float32s:
         if any(seed is not None for seed in self._seeds):
             self.batch.seed(self._asked_seed)
-        rows = [options.get("row", -1) for options in self._options]
+        rows = [options.get("row", ANYWHERE) for options in self._options]
         self._reset_seeds()
         self._reset_options()
-        return self.batch.reset(rows=rows if min(rows) >= 0 else None)
+        return self.batch.reset(rows=rows)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """At the next reset, environment i is seeded by (seed, i)."""

@@ -78,17 +78,15 @@ def train_week(
     seeds. Nothing later than the session's close is read. Raises what `market_tape` and `ppo.train` raise."""
     from odin_core.rl.market_tape import market_tape
 
-    sessions = [s for s in data.sessions(last=session) if s <= session][
-        -week.lookback_sessions - week.judged_sessions :
-    ]
-    learned, judged = sessions[: -week.judged_sessions], sessions[-week.judged_sessions :]
+    learned, judged = sessions_of(data, session, week)
     if len(learned) < 2:
-        return PPOWeek(
-            session=session, reason=f"{len(sessions)} sessions with bars; it takes {week.judged_sessions + 2}"
-        )
-    encoder = encoder_for(data, session, week.encoder)
+        have, needed = len(learned) + len(judged), week.judged_sessions + 2
+        return PPOWeek(session=session, reason=f"{have} sessions with bars; it takes {needed}")
+    encoder = encoder_for(data, session, week)
     if encoder is None:
-        return PPOWeek(session=session, reason="no encoder is trained on earlier sessions: odin encoder train")
+        told = f"{week.encoder} has seen" if week.encoder else "there is no encoder that has not seen"
+        reason = f"{told} sessions on which the week is judged, those from {judged[0]} on: odin encoder train"
+        return PPOWeek(session=session, reason=reason)
     close = data.calendar.hours(session).close
     tape = market_tape(data, learned[0], learned[-1], encoder, as_of=close)
     rules, costs = market_rules(life, data, encoder.config.interval)
@@ -99,7 +97,7 @@ def train_week(
         "judged": [str(judged[0]), str(judged[-1])],
     }
     training = _Training(tape, environment, config, rules, costs, _starts(life, tape, learned), facts, folder, progress)
-    warm = incumbent if week.warm_start and incumbent and incumbent.facts.get("encoder") == encoder.version else None
+    warm = incumbent if warms(incumbent, week, encoder) and _fits(incumbent, tape, config) else None
     policies, curves = training.all_seeds(life.config.seed, week.seeds, warm)
     test = market_tape(data, judged[0], judged[-1], encoder, as_of=close)
     found = _judged(policies, test, environment, rules, costs, week)
@@ -115,14 +113,40 @@ def train_week(
     )
 
 
-def encoder_for(data: "MarketData", session: date, version: str = "") -> "TrainedEncoder | None":
-    """The encoder of that version; without one, of those trained through `session` or earlier the newest."""
-    from odin_core.encoder.store import months, stored
+def sessions_of(data: "MarketData", session: date, week: WeekConfig) -> tuple[list[date], list[date]]:
+    """The sessions that the week to `session` is trained on, and the later ones that it is judged on."""
+    sessions = data.sessions(last=session)[-week.lookback_sessions - week.judged_sessions :]
+    return sessions[: -week.judged_sessions], sessions[-week.judged_sessions :]
 
-    if version:
-        return stored(data.lake, version)
-    known = [month for month in months(data.lake) if month.trained_through <= session]
-    return stored(data.lake, max(known, key=lambda month: month.trained_through).version) if known else None
+
+def encoder_for(data: "MarketData", session: date, week: WeekConfig) -> "TrainedEncoder | None":
+    """The encoder of the week to `session`: the settings' or, where they name none, the newest. It has seen nothing of
+    the sessions that the week is judged on, since an embedding of bars that an encoder learned from knows what came
+    after them. None where there is no such one. Raises EncoderUnreadable."""
+    from odin_core.encoder.store import in_force, stored
+
+    _, judged = sessions_of(data, session, week)
+    if not judged:
+        return None
+    found = in_force(data.lake, judged[0])
+    version = week.encoder or (found.version if found else None)
+    model = stored(data.lake, version) if version else None
+    return model if model and model.trained_through < judged[0] else None
+
+
+def warms(incumbent: "TradingPolicy | None", week: WeekConfig, encoder: "TrainedEncoder | None") -> bool:
+    """Whether a training may begin at the incumbent: the settings want it, and it reads the same embeddings."""
+    same = incumbent is not None and encoder is not None and incumbent.facts.get("encoder") == encoder.version
+    return week.warm_start and same
+
+
+def _fits(incumbent: "TradingPolicy | None", tape: "Tape", config: PPOConfig) -> bool:
+    from odin_core.rl.choices import DIMENSIONS
+    from odin_core.rl.observation import width
+    from odin_core.rl.policy import Structure
+
+    needed = Structure(width(tape), DIMENSIONS, config.hidden, config.activation)
+    return incumbent is not None and incumbent.structure == needed
 
 
 def market_rules(life: "Life", data: "MarketData", interval: str) -> tuple[ExecutionRules, CostSchedule]:

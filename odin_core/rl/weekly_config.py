@@ -1,8 +1,19 @@
 """How a life's week of reinforcement learning goes: what it learns from, what it is judged on. No torch at import."""
 
+from typing import Final
+
 from pydantic import Field
 
 from odin_core.configuration import Settings
+from odin_core.rl.learner_config import PPOConfig
+
+STEPS: Final = 300_000
+"""Bars of one seed's weekly training where the home says nothing else: five seeds take about half a minute."""
+
+
+def weekly_ppo() -> PPOConfig:
+    """The week's PPO where the home says nothing else."""
+    return PPOConfig.small(steps=STEPS)
 
 
 class WeekConfig(Settings):
@@ -21,4 +32,6 @@ class WeekConfig(Settings):
     error: float = Field(default=0.05, description="chance of passing without any skill, one-sided", gt=0, lt=1)
     draws: int = Field(default=40, description="random portfolios of the same turnover", ge=1, le=10_000)
     warm_start: bool = Field(default=True, description="begin at the policy of the week before, where it fits")
-    encoder: str = Field(default="", description="an encoder's version; empty: the one in force at the week's end")
+    encoder: str = Field(
+        default="", description="an encoder's version; empty: the newest that has not seen the judged sessions"
+    )

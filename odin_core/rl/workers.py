@@ -4,19 +4,25 @@
 
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
 
 class Worker:
-    """One thread. `give` it a call, `wait` for its end; what the call raises is raised by `wait`."""
+    """One thread. `give` it a call, `wait` for its end; what the call raises is raised by `wait`. The thread ends with
+    this object."""
 
     def __init__(self) -> None:
         self.process = os.getpid()  # a thread does not live on in a fork
         self._calls: SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = SimpleQueue()
         self._ends: SimpleQueue[BaseException | None] = SimpleQueue()
-        threading.Thread(target=_run, args=(self._calls, self._ends), name="odin-environments", daemon=True).start()
+        self._thread = threading.Thread(
+            target=_run, args=(self._calls, self._ends), name="odin-environments", daemon=True
+        )
+        self._thread.start()
+        self._end = weakref.finalize(self, self._calls.put, None)
 
     def give(self, function: Callable[..., object], *arguments: Any) -> None:
         self._calls.put((function, arguments))
@@ -27,8 +33,9 @@ class Worker:
             raise error
 
     def close(self) -> None:
-        """Let the thread end."""
-        self._calls.put(None)
+        """End the thread, after the call that it has in hand."""
+        self._end()
+        self._thread.join()
 
 
 def _run(

@@ -1,15 +1,21 @@
 """The encoder, its embeddings, slow learners, shadows and what people look at, by real runs of the graph."""
 
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
 from grownhomes import HEAD, resource
 from slowlearners import settle
 
+from odin_assets import schedules
 from odin_assets.build import build_definitions
 from odin_core.home import Home
 from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.config import LifeConfig
+from odin_core.lifecycle.life import Life
+from odin_core.market.data import MarketData
+from odin_core.market.profile import load_profile
 
 MONTH, WEEK, LAST_OF_WEEK = "2022-12-01", "2023-01-09", date(2023, 1, 13)
 DEFINITIONS = build_definitions(["demo"])
@@ -86,6 +92,14 @@ def test_reports_of_a_home_without_learners_say_what_to_do(home: Home, instance:
         assert told in str(shown(instance, name)["status"])
 
 
+def tick(home: Home, schedule: str, at: datetime) -> Any:
+    repository = DEFINITIONS.get_repository_def()
+    context = dg.build_schedule_context(
+        scheduled_execution_time=at, repository_def=repository, resources=resource(home)
+    )
+    return repository.get_schedule_def(f"demo_{schedule}").evaluate_tick(context)
+
+
 @pytest.mark.parametrize(
     ("schedule", "at", "partition"),
     [
@@ -93,13 +107,34 @@ def test_reports_of_a_home_without_learners_say_what_to_do(home: Home, instance:
         ("monthly_encoder", datetime(2022, 12, 31, 22, 30, tzinfo=UTC), MONTH),  # 04:00 on the first in Mumbai
     ],
 )
-def test_a_live_life_asks_for_the_partition_that_is_over(home: Home, schedule: str, at: datetime, partition: str):
+def test_a_live_life_asks_once_for_the_partition_that_is_over(home: Home, schedule: str, at: datetime, partition: str):
     life = lives.current(home, "demo")
     assert life is not None
     assert life.config.live
-    repository = DEFINITIONS.get_repository_def()
-    context = dg.build_schedule_context(
-        scheduled_execution_time=at, repository_def=repository, resources=resource(home)
-    )
-    (request,) = repository.get_schedule_def(f"demo_{schedule}").evaluate_tick(context).run_requests
+    (request,) = tick(home, schedule, at).run_requests
     assert request.partition_key == partition
+    (again,) = tick(home, schedule, at + timedelta(days=2)).run_requests
+    assert again.run_key == request.run_key
+
+
+@pytest.mark.parametrize(
+    ("schedule", "at", "told"),
+    [
+        ("weekly_learners", datetime(2023, 1, 6, 0, 30, tzinfo=UTC), "has not finished a week's last session"),
+        ("monthly_encoder", datetime(2022, 4, 30, 22, 30, tzinfo=UTC), "has no bars"),
+    ],
+)
+def test_what_is_not_over_is_not_asked_for(home: Home, schedule: str, at: datetime, told: str):
+    found = tick(home, schedule, at)
+    assert not found.run_requests
+    assert told in found.skip_message
+
+
+def test_a_week_of_a_market_that_never_closes_is_over_on_sunday(home: Home, monkeypatch: pytest.MonkeyPatch):
+    data = MarketData(home.lake("crypto"), load_profile("crypto"))
+    sunday = date(2023, 1, 8)
+    monkeypatch.setattr(Life, "commits", lambda _: data.calendar.sessions(date(2023, 1, 2), sunday))
+    life = Life(home, "crypto", LifeConfig(), date(2023, 1, 2))
+    close = data.calendar.hours(sunday).close
+    assert isinstance(schedules._week_over(life, data, close - timedelta(minutes=1)), dg.SkipReason)
+    assert schedules._week_over(life, data, close + timedelta(hours=6)) == "2023-01-02"

@@ -3,13 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from odin_core.configuration import SettingInvalid
 from odin_core.encoder import EncoderConfig
-from odin_core.encoder.config import HEATMAP_BINS, REGIMES, TURNS
+from odin_core.encoder.config import HEATMAP_BINS, REGIMES, TURNS, Interval
 
 
 def test_a_preset_written_down_can_be_read_back(tmp_path: Path):
@@ -49,10 +49,12 @@ def test_both_presets_read_512_bars_and_say_256_numbers_whatever_the_network(arc
         pytest.param({"horizons": (0, 5)}, "each at least 1", id="a horizon of 0"),
         pytest.param({"mask_share": 0}, "no row is ever hidden", id="nothing to reconstruct"),
         pytest.param({"mask_share": 0, "weight_candles": 0}, None, id="no reconstruction at all"),
-        pytest.param({"warm_up": 400}, "warm_up=400 leaves none of steps=400", id="all warm-up"),
+        pytest.param({"warm_up": 280}, "warm_up=280 leaves none of steps=280", id="all warm-up"),
         pytest.param({"widht": 3}, "did you mean width", id="a typing error"),
         pytest.param({"dropout": 1.0}, "dropout=1.0: .*less than 1", id="everything dropped"),
         pytest.param({"interval": "5min"}, "interval='5min'", id="an interval of another kind"),
+        pytest.param({"interval": "30m"}, "interval='30m'.*'15m', '60m'", id="an interval without features"),
+        pytest.param({"sessions": 2}, "sessions=2", id="too few sessions to divide"),
         pytest.param(
             dict.fromkeys(("weight_candles", "weight_regime", "weight_heatmap", "weight_quantiles", "weight_turns"), 0),
             "nothing to learn",
@@ -70,10 +72,12 @@ def test_what_does_not_fit_together_is_refused_with_the_way_out(changes: dict[st
 
 def test_the_classes_are_those_of_the_structure_and_the_targets():
     from odin_core.encoder import targets
+    from odin_core.features.catalogue import INTERVALS
     from odin_core.structure import heatmap, regimes
 
     assert regimes.DIRECTIONS == REGIMES
     assert heatmap.BINS == HEATMAP_BINS
+    assert get_args(Interval) == INTERVALS
     numbered = (targets.NONE, targets.BREAKOUT_UP, targets.BREAKOUT_DOWN, targets.REVERSAL_UP, targets.REVERSAL_DOWN)
     assert [TURNS[number] for number in numbered] == [
         *("none", "breakout_up", "breakout_down", "reversal_up", "reversal_down"),

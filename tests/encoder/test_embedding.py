@@ -18,6 +18,7 @@ from odin_core.encoder.embedding import (
     embeddings,
     embeddings_schema,
     session_embeddings,
+    session_rows,
     sessions_read,
 )
 from odin_core.encoder.heads import Heads
@@ -104,16 +105,30 @@ def test_an_embedding_is_the_encoders_on_the_rows_up_to_its_bar(
     data: MarketData, rows: pl.DataFrame, model: TrainedEncoder
 ):
     """Row by row against the definition: the session's bars up to this one, and length − 1 rows before the first."""
-    found = embeddings(model, rows, data.calendar, SESSION)
+    assert_by_definition(model, rows, SESSION, embeddings(model, rows, data.calendar, SESSION))
+
+
+@pytest.mark.parametrize(("session", "bars"), [(date(2022, 10, 24), 12), (date(2022, 10, 25), 75)])
+def test_an_evening_session_of_an_hour_and_the_session_after_it_are_no_exception(
+    data: MarketData, session: date, bars: int
+):
+    model = encoder()
+    close = data.calendar.hours(session).close
+    found = session_embeddings(data, model, session)
+    assert found.group_by("symbol").len()["len"].to_list() == [bars] * (SYMBOLS - 1)
+    assert_by_definition(model, session_rows(data, model, session, close), session, found)
+
+
+def assert_by_definition(model: TrainedEncoder, rows: pl.DataFrame, session: date, found: pl.DataFrame) -> None:
     before = model.config.length - 1
     for symbol in found["symbol"].unique().sort().to_list()[::4]:
-        own = rows.filter(pl.col("symbol") == symbol, pl.col("session") <= SESSION).sort("known_at")
-        begin = int((own["session"] < SESSION).sum())
+        own = rows.filter(pl.col("symbol") == symbol, pl.col("session") <= session).sort("known_at")
+        begin = int((own["session"] < session).sum())
         numbers = own.select(model.features).to_numpy().astype(np.float32)
         valid = np.logical_and.reduce(np.isfinite(numbers), axis=1)
         values = np.where(valid[:, None], numbers, 0.0).astype(np.float32)
         of_symbol = found.filter(symbol=symbol)
-        for i in [begin, begin + 1, begin + 30, len(own) - 1]:
+        for i in {begin, begin + 1, min(begin + 30, len(own) - 1), len(own) - 1}:
             window = slice(max(begin - before, 0), i + 1)
             alone, _ = model.predictions(values[None, window], valid[None, window])
             told = of_symbol.filter(known_at=own["known_at"][i])["embedding"].to_numpy()[0]

@@ -113,6 +113,16 @@ def test_where_nothing_is_known_losses_and_gradients_are_zero_and_not_missing():
         assert torch.all(weight.grad == 0)
 
 
+def test_shares_that_rounding_took_below_zero_or_over_one_count_as_zero_and_one():
+    random = torch.Generator().manual_seed(4)
+    said, true = answers(random, 1, 3), questions(random, 1, 3, known=1.0)
+    exact, rounded = torch.zeros(1, 3, HEATMAP_BINS), torch.full((1, 3, HEATMAP_BINS), -1e-9)
+    exact[..., 5], rounded[..., 5] = 1.0, 1.0 + 1e-7
+    expected = losses(said, true._replace(heatmap=exact), CONFIG)["heatmap"]
+    found = losses(said, true._replace(heatmap=rounded), CONFIG)["heatmap"]
+    torch.testing.assert_close(found, expected)
+
+
 def test_unknown_answers_do_not_spoil_the_gradients_of_known_ones():
     random = torch.Generator().manual_seed(2)
     heads = Heads(CONFIG, FEATURES)

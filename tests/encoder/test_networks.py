@@ -227,3 +227,15 @@ def test_bfloat16_says_nearly_the_same_and_stays_causal(architecture: str):
         assert torch.equal(encoder(values, valid)[:, :12], rough[:, :12])
     with torch.no_grad():
         torch.testing.assert_close(rough[:, :12].float(), encoder(values, valid)[:, :12], atol=0.1, rtol=0.1)
+
+
+def test_building_leaves_the_generators_of_all_devices_alone(monkeypatch: pytest.MonkeyPatch):
+    """`torch.manual_seed` would seed a GPU's too, and nothing would put it back."""
+    reached: list[int] = []
+    monkeypatch.setattr(torch, "manual_seed", reached.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reached.append)
+    state = torch.random.get_rng_state()
+    one, other = encoder_of("tcn"), encoder_of("tcn")
+    assert not reached
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))

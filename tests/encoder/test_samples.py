@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -234,6 +236,33 @@ def test_a_bar_without_range_has_shares_of_zero_and_is_known(tmp_path: Path):
     assert raw["body_5m"].null_count() == raw.height
 
 
+@pytest.mark.parametrize("volume", [None, 0])
+def test_a_market_without_volume_has_the_same_samples(samples: Samples, volume: int | None, tmp_path: Path):
+    def silent(_: date, bars: pl.DataFrame) -> pl.DataFrame:
+        return bars.with_columns(volume=pl.lit(volume, bars.schema["volume"]))
+
+    data = small_market(open_home(tmp_path), quick(), symbols=3, edit=silent)
+    assert market_samples(data, CONFIG, LAST, FIRST).fingerprint == samples.fingerprint
+
+
+def test_a_bar_that_ends_as_its_symbol_is_renamed_goes_on_under_the_new_name():
+    """In a market that never closes a session's last bar ends at the next one's open, when the new name begins."""
+    ex_at = datetime(2023, 5, 2, tzinfo=UTC)
+    known_at = [ex_at - timedelta(minutes=5), ex_at, ex_at + timedelta(minutes=5)]
+    names = [f.name for f in features_of("sequence")]
+    frame = pl.DataFrame(
+        {"symbol": ["OLD", "OLD", "NEW"], "known_at": known_at, "session": [date(2023, 5, 1)] * 2 + [date(2023, 5, 2)]}
+        | {name: [0.5] * 3 for name in names}
+    ).cast({"known_at": pl.Datetime("us", "UTC")})
+    rename = {"symbol": "OLD", "other": "NEW", "kind": "rename", "ex_at": ex_at, "known_at": ex_at - timedelta(days=9)}
+    actions = pl.DataFrame([rename], schema_overrides={c: pl.Datetime("us", "UTC") for c in ("ex_at", "known_at")})
+    data = SimpleNamespace(features=lambda *_: frame, actions=SimpleNamespace(rows=actions))
+    for as_of, of_last in ((known_at[2], ["NEW"] * 3), (known_at[0], ["OLD", "OLD", "NEW"])):
+        rows = sequence_rows(cast(Any, data), date(2023, 5, 1), date(2023, 5, 2), "5m", as_of=as_of)
+        assert rows["symbol"].to_list() == of_last
+        assert rows.columns == frame.columns
+
+
 def test_a_market_without_bars_and_rows_without_features_are_refused(data: MarketData):
     with pytest.raises(NoUsableRows, match="up to"):
         market_samples(data, CONFIG, date(2022, 10, 3), date(2022, 10, 4))
@@ -313,6 +342,10 @@ def test_masks_hide_about_their_share_in_whole_spans(seed: int, length: int, sha
         assert (((stops - starts) % span == 0) | touches_edge).all()
     if length >= 20 * span:
         assert abs(masks.mean() - share) < 0.05 + 1.5 * span / length
+
+
+def test_a_share_of_zero_hides_nothing():
+    assert not masked_spans(np.random.default_rng(1), 8, 128, 0.0, 4).any()
 
 
 def test_masks_of_one_window_are_not_those_of_the_next():

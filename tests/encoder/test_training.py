@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,17 @@ from odin_core.encoder.checkpoint import read_checkpoint
 from odin_core.encoder.config import EncoderConfig
 from odin_core.encoder.model import CLIP, CURVES, FACTS, WEIGHTS, EncoderUnreadable, Scaling, TrainedEncoder
 from odin_core.encoder.samples import NoUsableRows, Samples, split
-from odin_core.encoder.training import NoGpu, TrainingDiverged, learning_rate, made_from, train, train_encoder
+from odin_core.encoder.training import (
+    NoGpu,
+    TrainingDiverged,
+    learned_sessions,
+    learning_rate,
+    made_from,
+    train,
+    train_encoder,
+)
 from odin_core.features.catalogue import features_of
+from odin_core.features.engine import sessions_needed
 from odin_core.home import open_home
 from odin_core.market.data import PRICES
 
@@ -124,6 +134,24 @@ def test_rows_of_the_validation_and_what_lies_between_have_no_part_in_weights_be
     assert one.facts["validation_loss"] != other.facts["validation_loss"]
 
 
+def test_rows_before_a_windows_first_known_one_are_asked_nothing(samples: Samples):
+    """There the network says nothing, so answers would teach the heads' biases alone."""
+    row = np.arange(len(samples)) - samples.first
+    unknown = row < 20
+    valid = samples.valid & ~unknown
+    one = replace(samples, valid=valid, values=np.where(valid[:, None], samples.values, np.float32(0)))
+    told = samples.targets._replace(
+        regime=np.where(unknown, 1, samples.targets.regime),
+        returns=np.where(unknown[:, None], np.float32(7), samples.targets.returns),
+    )
+    config = CONFIG.model_copy(update={"steps": 20, "window_step": 1, "mask_share": 0.5})
+    found, other = train(one, config), train(replace(one, targets=told), config)
+    assert found.facts["validation_loss"] == other.facts["validation_loss"]
+    for part in ("encoder", "heads"):
+        for name, tensor in getattr(found, part).state_dict().items():
+            assert torch.equal(tensor, getattr(other, part).state_dict()[name]), name
+
+
 def test_it_says_what_it_was_made_of(samples: Samples, trained: TrainedEncoder):
     facts, training = trained.facts, split(samples, CONFIG.validation_share, CONFIG.embargo)[0]
     assert trained.trained_through == samples.sessions[-1]
@@ -138,6 +166,8 @@ def test_samples_without_a_usable_window_and_a_gpu_that_is_not_there_are_refused
     if not torch.cuda.is_available():
         with pytest.raises(NoGpu, match="set device: cpu"):
             train(samples, CONFIG.model_copy(update={"device": "cuda"}))
+        with pytest.raises(NoGpu):  # before anything of the market is read
+            train_encoder(cast(Any, None), date(2022, 11, 11), CONFIG.model_copy(update={"device": "cuda"}))
 
 
 def test_the_learning_rate_rises_and_falls_as_a_cosine():
@@ -177,6 +207,42 @@ def test_a_markets_encoder_follows_from_what_was_known_and_is_named_by_it(tmp_pa
     bars = data.bars(last)
     data.lake.write(PRICES, last, bars.with_columns(pl.col("close") + 0.05))
     assert made_from(data, last, tiny, first=first) not in marks
+
+
+def test_the_newest_sessions_alone_are_learned_from_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Memory and mark follow from as many sessions as are configured, however long the history is."""
+    tiny = EncoderConfig.of(
+        {**CONFIG.model_dump(), "length": 64, "steps": 11, "batch": 4, "turn_bars": 6, "range_bars": 10,
+         "horizons": (1, 6), "sessions": 8}
+    )  # fmt: skip
+    data = small_market(open_home(tmp_path), quick(), symbols=2)
+    last = date(2022, 11, 11)
+    learned = learned_sessions(data, last, tiny)
+    assert len(learned) == 8
+    assert learned[-1] == last
+    assert learned_sessions(data, last, tiny, learned[3]) == learned[3:]
+    found, mark = train_encoder(data, last, tiny), made_from(data, last, tiny)
+    assert found.facts["sessions"]["training"][0] == str(learned[0])
+    assert train_encoder(data, last, tiny, first=learned[0]).version == found.version
+    assert made_from(data, last, tiny.model_copy(update={"sessions": 9})) != mark
+
+    before = data.calendar.sessions(date(2022, 9, 26), learned[0])[:-1]
+    reach = sessions_needed(features_of("sequence"), tiny.interval, data.per_session)
+    marks = []
+    for session in (
+        before[-reach - 1],
+        before[-reach],
+    ):  # beyond what the first rows' features look back on, and within
+        bars = data.bars(session)
+        data.lake.write(PRICES, session, bars.with_columns(pl.col("close") + 0.05))
+        marks.append(made_from(data, last, tiny))
+    assert marks[0] == mark != marks[1]
+    monkeypatch.setattr("odin_core.encoder.training.version_of", lambda *modules: ",".join(m.__name__ for m in modules))
+    told: list[list[str]] = []
+    monkeypatch.setattr("odin_core.encoder.training.mark_of", lambda parts: told.append(list(parts)) or "")
+    made_from(data, last, tiny)
+    for name in ("encoder.targets", "structure.heatmap", "structure.density", "features.regime", "features.windows"):
+        assert f"odin_core.{name}" in told[0][-1].split(",")
 
 
 # Scaling

@@ -391,9 +391,7 @@ def test_a_rule_that_cannot_be_used_names_value_range_and_way_out(mapping: dict[
 
 
 def test_rules_come_from_a_profile_with_defaults_for_what_it_leaves_out():
-    assert ExecutionRules.from_mapping({"volume": "ticks", "impact": 2}) == ExecutionRules(
-        volume=VolumeKind.TICKS, impact=2
-    )
+    assert ExecutionRules.from_mapping({"volume": "ticks"}) == ExecutionRules(volume=VolumeKind.TICKS)
 
 
 def test_no_orders_give_no_fills():

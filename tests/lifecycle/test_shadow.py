@@ -83,6 +83,16 @@ def test_as_many_candidates_as_asked_for_and_the_newest_of_each_learner():
     }
 
 
+def test_which_of_two_learners_of_one_day_is_asked_does_not_depend_on_the_order_they_come_in():
+    life, data = young()
+    head = life.head
+    assert head is not None
+    twins = [Drawing("ppo-a"), Drawing("ppo-b")]
+    found = [shadow_session(life, data, head, order, newest=1).recommendations for order in (twins, twins[::-1])]
+    assert found[0].equals(found[1])
+    assert set(found[0].filter(role="learner")["version"]) == {"ppo-b"}
+
+
 def test_a_policy_is_asked_from_the_close_of_its_last_training_session_on():
     life, data = young()
     third, fourth = life.commits()[2:4]

@@ -1,5 +1,8 @@
 """Shadows on disk: written once, outside the life's digest, kept by a rewind; and what is refused."""
 
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from datetime import date, datetime
 from pathlib import Path
@@ -11,6 +14,7 @@ from polars.testing import assert_frame_equal
 from shadows import Drawing, copied, shadowed, young
 from smalllives import LAST, run_to
 
+from odin_core.home import HomeBusy
 from odin_core.lifecycle import life as lives
 from odin_core.lifecycle.digest import life_digest
 from odin_core.lifecycle.life import Life, plan_rewind
@@ -97,6 +101,32 @@ def test_shadows_of_a_generation_that_was_rewound_meanwhile_are_not_written(tmp_
     with pytest.raises(RewoundMeanwhile):
         write_shadow(stale, shadow)
     assert not stale.lake.sessions(REPLAY_TABLE)
+
+
+HOLDER = """
+import sys
+from odin_core.home import open_home
+
+with open_home(sys.argv[1]).writer("a range of sessions"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_shadows_wait_for_a_process_that_writes_as_long_as_they_are_told_to(tmp_path: Path):
+    life, data = copied(tmp_path / "home", *young())
+    head = life.head
+    assert head is not None
+    shadow = shadow_session(life, data, head)
+    command = [sys.executable, "-c", HOLDER, str(life.home.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(HomeBusy, match="a range of sessions"):
+            write_shadow(life, shadow, wait=0.0)
+        threading.Timer(0.3, holder.stdin.close).start()
+        assert all(write_shadow(life, shadow, wait=60.0).values())
 
 
 # --- refusals

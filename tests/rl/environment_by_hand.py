@@ -91,8 +91,8 @@ class Account:
         if self.position:
             leaving = self.position.leave_from is not None or self.position.state.leaving != ExitReason.OPEN
             if not leaving and wanted != self.position.order.side:
-                self.position.leave_from = self.row + 1
-                self.position.order = self.position.order._replace(leave=self.row + 1)
+                self.position.leave_from = self.row + 1 + self.rules.latency_bars
+                self.position.order = self.position.order._replace(leave=self.position.leave_from)
             return leaving and wanted != 0
         if wanted == 0:
             return False

@@ -142,6 +142,10 @@ def test_probabilities_teach_more_softly_than_choices(window):
 def test_a_teacher_that_had_seen_the_sessions_is_noted(window):
     taught = Taught.sure("late", by_rule(window.features), window.last_session)
     assert any("had seen" in note for note in distil(window, taught, LearnerConfig(trees=5), 1).report.notes)
+    between = window.sessions[len(window.sessions) // 2].session  # before what is held out, not before all folds
+    taught = Taught.sure("half", by_rule(window.features), between)
+    notes = distil(window, taught, LearnerConfig(trees=5), 1).report.notes
+    assert [note.partition(" was fitted")[0] for note in notes] == ["The student's confidence"]
     unknown = Taught.sure("unknown", by_rule(window.features))
     report = distil(window, unknown, LearnerConfig(trees=5), 1).report
     assert any("not known" in note for note in report.notes)

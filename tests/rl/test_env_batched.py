@@ -1,8 +1,12 @@
 """Many environments in one step: equal to single ones bit for bit, whatever their number and threads, in both forms."""
 
+import copy
+import gc
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import gymnasium
 import numpy as np
@@ -13,7 +17,8 @@ from tradingcases import again, random_actions
 
 import odin_core.rl
 from odin_core.execution.orders import ExecutionRules
-from odin_core.rl.batch import Batch
+from odin_core.rl import batch as module
+from odin_core.rl.batch import ActionsInvalid, Batch, NotBegun, SeedsInvalid
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.environment import TradingEnv
 from odin_core.rl.kernel_values import TERMS
@@ -108,6 +113,53 @@ def test_observations_that_were_given_out_stay_as_they_are():
     np.testing.assert_array_equal(views[5], copies[5][2:4, 1])
 
 
+def test_what_was_written_over_is_not_given_as_the_last_episode():
+    many = TradingVecEnv(TAPE, CONFIG, 2, record=True)
+    many.reset()
+    for step in actions(50, 2):
+        many.step(step)
+    assert (many.batch.out.summary["episode"] == 0).all()
+    kept = many.episode(0).equity
+    many.reset()
+    with pytest.raises(ValueError, match="environment 0 did in episode 0 has been written over"):
+        many.episode(0)
+    assert kept.size > 1
+
+
+@pytest.mark.parametrize("shape", [(N - 1, 4), (N, 3), (N, 5), (4 * N,)])
+def test_actions_of_another_shape_are_refused(shape: tuple[int, ...]):
+    """Compiled code would read beyond them."""
+    many = TradingVecEnv(TAPE, CONFIG, N)
+    many.reset()
+    with pytest.raises(ActionsInvalid, match=rf"it must be \({N}, 4\)"):
+        many.step(np.zeros(shape, np.int64))
+
+
+@pytest.mark.parametrize("action", [[-1, 0, 0, 0], [3, 0, 0, 0], [0, 4, 0, 0], [0, 0, -1, 0], [0, 0, 0, 4]])
+def test_an_action_that_there_is_not_is_refused_before_anything_moves(action: list[int]):
+    many = TradingVecEnv(TAPE, CONFIG, N)
+    many.reset()
+    rows = many.batch.accounts["row"].copy()
+    with pytest.raises(IndexError, match="outside of the action space"):
+        many.step(np.array([[0, 0, 0, 0]] * (N - 1) + [action]))
+    np.testing.assert_array_equal(many.batch.accounts["row"], rows)
+
+
+def test_a_step_of_what_has_not_begun_or_is_over_is_refused():
+    """Else it would walk off the tape."""
+    many = TradingVectorEnv(3, TAPE, CONFIG)
+    with pytest.raises(NotBegun, match="environment 0 has no episode"):
+        many.step(np.zeros((3, 4), np.int64))
+    many.reset(options={"reset_mask": np.array([True, False, True])})
+    with pytest.raises(NotBegun, match="environment 1 has no episode"):
+        many.step(np.zeros((3, 4), np.int64))
+    batch = Batch(TAPE, CONFIG.model_copy(update={"episode_bars": 1}), 1)
+    batch.reset()
+    batch.step(np.zeros((1, 4), np.int64), again=False)
+    with pytest.raises(NotBegun):
+        batch.step(np.zeros((1, 4), np.int64), again=False)
+
+
 # --- Stable-Baselines3 ------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +181,10 @@ def test_it_is_a_vec_env_whose_seeds_masks_and_attributes_work():
         many.set_attr("tuned", 1, indices=[0])
     many.set_options({"row": 30})
     np.testing.assert_array_equal(many.reset()[:, :6], np.tile(TAPE.state[30], (N, 1)))
+    many.set_options([{"row": 31}, *[{}] * (N - 1)])
+    many.reset()
+    assert many.batch.accounts["row"][0] == 31
+    assert np.unique(many.batch.accounts["row"]).size > 2
 
 
 def test_rewards_of_an_episode_add_up_in_its_summary():
@@ -187,6 +243,17 @@ def test_a_list_of_seeds_and_a_mask_of_resets_are_taken():
     assert made.batch.accounts["episode"].tolist() == [0, 1, 0]
 
 
+def test_seeds_do_not_meet_and_none_leaves_an_environment_as_it_is():
+    made, other = TradingVectorEnv(3, TAPE, CONFIG), TradingVectorEnv(3, TAPE, CONFIG)
+    keys = made.batch.accounts["key"].copy()
+    made.reset(seed=[None, 4, None])
+    assert (made.batch.accounts["key"] == keys).tolist() == [True, False, True]
+    other.reset(seed=5)
+    assert not set(Batch(TAPE, CONFIG, 3, seed=2**32 + 5).accounts["key"]) & set(other.batch.accounts["key"])
+    with pytest.raises(SeedsInvalid, match="2 seeds were given for 3 environments"):
+        made.reset(seed=[1, 2])
+
+
 # --- threads and caches -----------------------------------------------------------------------------------------------
 
 
@@ -199,6 +266,60 @@ def test_what_a_worker_s_call_raises_is_raised_to_the_caller():
         worker.wait()
     worker.close()
     assert done == [3]
+
+
+def test_a_step_that_is_interrupted_leaves_nothing_behind_that_still_runs(monkeypatch: pytest.MonkeyPatch):
+    compiled, ended = module.DOORS, []
+
+    def interrupted(first: int, end: int, *rest: object) -> bool:
+        if first == 0:
+            raise KeyboardInterrupt
+        time.sleep(0.2)
+        compiled.advance(first, end, *rest)
+        ended.append(first)
+        return True
+
+    batch, step = Batch(TAPE, CONFIG, 200, threads=3), actions(1, 200)[0]
+    batch.reset()
+    monkeypatch.setattr(module, "DOORS", compiled._replace(advance=interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        batch.step(step, again=True)
+    assert len(ended) == 2
+    monkeypatch.setattr(module, "DOORS", compiled)
+    fresh = Batch(TAPE, CONFIG, 200, threads=1)
+    batch.seed(1)
+    fresh.seed(1)
+    np.testing.assert_array_equal(batch.reset(), fresh.reset())
+    np.testing.assert_array_equal(batch.step(step, again=True), fresh.step(step, again=True))
+    batch.close()
+
+
+def test_threads_end_with_their_batch():
+    def running() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name == "odin-environments"}
+
+    before, batch = running(), Batch(TAPE, CONFIG, 200, threads=3)
+    batch.reset()
+    batch.step(actions(1, 200)[0], again=True)
+    mine = running() - before
+    assert len(mine) == 2
+    del batch
+    gc.collect()
+    for thread in mine:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
+
+
+def test_a_copy_goes_its_own_way():
+    batch, step = Batch(TAPE, CONFIG, 200, threads=3), actions(2, 200)
+    batch.reset()
+    batch.step(step[0], again=True)
+    other = copy.deepcopy(batch)
+    np.testing.assert_array_equal(batch.step(step[1], again=True), other.step(step[1], again=True))
+    batch.step(step[0], again=True)
+    assert (batch.accounts["row"] != other.accounts["row"]).all()
+    batch.close()
+    other.close()
 
 
 def test_a_batch_goes_on_after_it_was_closed_and_in_a_fork():

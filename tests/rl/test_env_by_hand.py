@@ -37,7 +37,7 @@ def settings_of(draw: st.DrawFn, *, randomised: bool) -> EnvironmentConfig:
         "lambda_hold": 0.001,
         "efficiency": draw(st.sampled_from((0.0, 0.3))),
         "max_trades": draw(st.sampled_from((1, 2, 20))),
-        "max_exposure": draw(st.sampled_from((0.5, 10.0))),
+        "max_exposure": draw(st.sampled_from((0.8, 10.0))),
         "max_drawdown": draw(st.sampled_from((0.005, 1.0))),
     }
     return EnvironmentConfig(**values, **(wide if randomised else none))

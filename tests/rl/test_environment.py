@@ -14,6 +14,7 @@ from gymnasium.utils.env_checker import check_env
 from tradingcases import again, episode_of, random_actions
 
 import odin_core.rl
+from odin_core.errors import OdinError
 from odin_core.execution.orders import NEVER, ExecutionRules
 from odin_core.rl.batch import StartsInvalid
 from odin_core.rl.choices import DIMENSIONS, STOPS, TARGETS
@@ -178,6 +179,20 @@ def test_the_same_side_holds_and_flat_or_the_other_side_leaves_at_the_next_open(
         assert told.held.tolist() == [0, *[orders.quantity[0]] * 2, 0]
 
 
+def test_to_leave_takes_as_long_as_to_enter():
+    for latency in (0, 1, 2):
+        env = TradingEnv(TAPE, PLAIN, rules=ExecutionRules(noise=0.0, latency_bars=latency))
+        env.reset(options={"row": 25})
+        env.step(np.array([1, 3, 3, 3]))
+        for _ in range(2):
+            env.step(np.array([1, 0, 0, 0]))
+        for _ in range(4):
+            env.step(np.zeros(4, np.int64))
+        held = np.flatnonzero(again(TAPE, env.episode()).held)
+        assert (held[0], held[-1]) == (1 + latency, 3 + latency)  # the decisions were at bars 0 and 3
+        assert env.episode().orders.leave.tolist() == [25 + 3 + 1 + latency]
+
+
 def env_unit(row: int) -> float:
     return float(TAPE.risk_unit[row] * TAPE.bars.close[row])
 
@@ -260,6 +275,12 @@ def test_sizes_beyond_the_largest_exposure_or_below_a_lot_become_the_nearest_all
     none = made(PLAIN.model_copy(update={"capital": 0.5 * close}))
     none.reset(options={"row": 25})
     assert none.action_masks()[:3].tolist() == [True, False, False]
+
+
+def test_limits_under_which_nothing_could_ever_be_entered_are_refused():
+    with pytest.raises(OdinError, match="forbids every position"):
+        EnvironmentConfig.of({"max_exposure": 0.2}, "here")
+    assert EnvironmentConfig(max_exposure=0.25).max_exposure == 0.25
 
 
 def test_a_mask_says_what_is_denied():

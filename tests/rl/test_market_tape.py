@@ -1,13 +1,21 @@
 """A market's tape: what it says of a bar is what the encoder, the heatmap and the features say, and nothing later."""
 
 import math
+import shutil
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
+import smalllives
 from slowlearners import learned
 
 from odin_core.encoder.store import kept_embeddings, months, stored
+from odin_core.home import open_home
+from odin_core.market.bars import table_of
+from odin_core.market.data import MarketData
+from odin_core.market.reference.actions import ACTIONS
 from odin_core.rl.market_tape import NothingOnTape, market_tape
 from odin_core.rl.tape import Tape
 from odin_core.structure.heatmap import BINS
@@ -76,6 +84,35 @@ def test_within_a_session_nothing_later_than_as_of_is_read(market, tape: Tape):
     kept = (first[:, None] + np.arange(per_symbol)).ravel()
     for name, column in whole.items():
         np.testing.assert_array_equal(cut[name], column[kept], name)
+
+
+def test_a_new_name_leaves_what_was_known_under_the_old_one(market, tape: Tape, tmp_path: Path):
+    shutil.copytree(learned()[0].home.root, tmp_path / "home")
+    data = smalllives.small_market(open_home(tmp_path / "home"), learned()[0].config)
+    old, new = tape.symbols[3], "RENAMED"
+    known = data.calendar.hours(FIRST).open
+    row = {"symbol": old, "ex_date": LAST, "known_at": known, "kind": "rename", "ratio": None, "amount": None,
+           "other": new, "origin": "test", "origin_id": "0"}  # fmt: skip
+    data.lake.write("corporate_actions", FIRST, pl.DataFrame([row], schema=ACTIONS))
+    bars = data.bars(LAST).with_columns(pl.col("symbol").replace(old, new))
+    data.lake.write("price_history", LAST, bars.sort("symbol", "ts"))
+    renamed = market_tape(data, FIRST, LAST, market[1])
+    for symbol, first, last in ((old, FIRST, MIDDLE), (new, LAST, LAST)):
+        found, told = rows(renamed, first, last), rows(tape, first, last)
+        mine, theirs = found["symbol"] == symbol, told["symbol"] == old
+        assert mine.sum() == theirs.sum()
+        for name in ("heatmap", "state", "decidable", "close"):
+            np.testing.assert_array_equal(found[name][mine], told[name][theirs], f"{symbol} {name}")
+        assert found["heatmap"][mine].sum() > 0
+
+
+def test_a_heatmap_reads_the_same_sessions_wherever_the_tape_begins(market, tmp_path: Path):
+    shutil.copytree(learned()[0].home.root, tmp_path / "home")
+    data = MarketData(open_home(tmp_path / "home").lake(market[0].lake.root.name), market[0].profile)
+    data.lake.write(table_of("5m"), MIDDLE, market[0].bars_of(MIDDLE, "5m"))
+    data.lake.remove("price_history", MIDDLE)  # a vendor gave larger bars alone
+    wide, narrow = (market_tape(data, first, LAST, market[1]) for first in (MIDDLE, LAST))
+    np.testing.assert_array_equal(rows(wide, LAST, LAST)["heatmap"], rows(narrow, LAST, LAST)["heatmap"])
 
 
 def test_a_range_without_bars_is_refused(market):

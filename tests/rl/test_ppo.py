@@ -18,7 +18,15 @@ from stable_baselines3.common.callbacks import ConvertCallback
 from stable_baselines3.common.env_util import make_vec_env
 
 from odin_core.rl.callbacks import CURVE, Episodes
-from odin_core.rl.checkpoint import CheckpointOfAnother, CheckpointUnreadable, NoEnvironmentState, checkpoints
+from odin_core.rl.checkpoint import (
+    Checkpoint,
+    CheckpointOfAnother,
+    CheckpointUnreadable,
+    NoEnvironmentState,
+    checkpoints,
+    newest_checkpoint,
+    write_checkpoint,
+)
 from odin_core.rl.isolation import isolated
 from odin_core.rl.learner_config import PPOConfig
 from odin_core.rl.policy import TradingPolicy
@@ -218,6 +226,17 @@ def test_checkpoints_of_another_training_or_damaged_ones_are_refused(tmp_path: P
         trained(folder=tmp_path)
     newest.unlink()  # as the message advises
     assert_same_weights(trained(folder=tmp_path).policy, trained().policy)
+
+
+def test_a_checkpoint_gives_every_array_back_as_it_was(tmp_path: Path):
+    arrays = {"steps": np.float32(3).reshape(()), "moments": np.arange(6.0).reshape(2, 3).T, "none": np.empty((0, 4))}
+    write_checkpoint(tmp_path, Checkpoint(1, arrays, {"a": 1}), {"seed": 2})
+    found = newest_checkpoint(tmp_path, {"seed": 2})
+    assert found is not None
+    assert found.told == {"a": 1}
+    for name, array in arrays.items():
+        assert (found.arrays[name].shape, found.arrays[name].dtype) == (array.shape, array.dtype)
+        np.testing.assert_array_equal(found.arrays[name], array)
 
 
 def test_a_warm_start_begins_as_the_incumbent_and_moves_on():

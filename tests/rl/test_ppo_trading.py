@@ -15,8 +15,9 @@ from odin_core.rl.checkpoint import CheckpointOfAnother, checkpoints
 from odin_core.rl.evaluation import evaluate
 from odin_core.rl.learner_config import PPOConfig
 from odin_core.rl.policy import TradingPolicy
-from odin_core.rl.ppo import Trained, train_ppo
-from odin_core.rl.starts import Starts
+from odin_core.rl.ppo import Trained, train, train_ppo
+from odin_core.rl.starts import Curriculum, Starts
+from odin_core.rl.vector import TradingVecEnv
 
 TINY = PPOConfig(environments=16, rollout=32, batch=128, epochs=2, steps=5 * 512, hidden=(8,), checkpoint_every=2)
 
@@ -80,6 +81,16 @@ def test_episodes_begin_where_the_starts_say_and_the_facts_tell_of_the_tape():
     anywhere = train_ppo(tape(1, 0.3), TASK, TINY, seed=2)
     assert anywhere.policy.version != whole.policy.version
     assert whole.curve["episode_equity"].drop_nulls().is_between(0.5e6, 2e6).all()
+
+
+def test_the_first_episodes_too_begin_where_the_curriculum_says():
+    task = TASK.model_copy(update={"episode_bars": 20})
+    venv, starts = TradingVecEnv(tape(1, 0.3), task, TINY.environments), some_starts()
+    once = TINY.model_copy(update={"steps": 512})  # 32 bars of each environment: one whole episode
+    train(venv, once, seed=2, steering=Curriculum(venv, starts, 1.0))
+    ended = venv.batch.out.summary
+    assert np.count_nonzero(ended["episode"] == 0) > 12
+    assert set(ended["start"]) <= set(starts.rows)
 
 
 def test_the_incumbent_is_improved_on_not_forgotten():

@@ -140,6 +140,21 @@ def test_where_there_is_too_little_to_say_nothing_is_said(value):
         value_table([1.0, 2.0], [1.0], DAYS[:2])
 
 
+@pytest.mark.parametrize(
+    ("realised", "days", "said"),
+    [
+        pytest.param([np.nan] * 4, DAYS[:4], "0 sessions whose return is known. Too few", id="nothing known"),
+        pytest.param([1.0, 3.0, 2.0, 4.0], [DAYS[0]] * 4, "of one session, so without an interval", id="one session"),
+        pytest.param([2.0] * 4, DAYS[:4], "What came never varied; slope 0.00", id="nothing varies"),
+    ],
+)
+def test_what_is_not_known_is_not_told_as_a_number(realised, days, said):
+    choices = Choices.flat(4)
+    found = diagnostics(choices=choices, session=days, value=[1, 2, 3, 4], realised=realised, curves=curves())[1]
+    assert said in found.told
+    assert "nan" not in found.told
+
+
 def curves() -> pl.DataFrame:
     draws = np.random.default_rng(0)
     of_seeds = []
@@ -175,4 +190,5 @@ def test_pictures_tell_when_there_is_nothing():
     )
     for each in empty:
         assert len(each.picture) <= MOST_BYTES
+        assert "nan" not in each.told
     assert curves_picture(curves()) != empty[2].picture
