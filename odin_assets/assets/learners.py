@@ -126,6 +126,8 @@ def _shadow_decisions(market: str) -> dg.AssetsDefinition:
                 shown: dict[str, Any] = {"status": "not_run"}
                 if life and life.committed(session):
                     shown = {"status": "asked", "life": life.id} | shadows_of(life, data, session)
+                    for missing in shown.get("missing", ()):
+                        context.log.warning(missing)
                 context.add_asset_metadata(shown, asset_key=context.asset_key, partition_key=key)
                 tell("shadow_decisions", key)
 

@@ -97,12 +97,15 @@ def shadow(
     life, data = _life(home, market, life_id)
     sessions = [s for s in life.commits() if (first or s) <= s <= (last or s)]
     with text.progress_bar("shadows", shown=not json_output and sys.stderr.isatty()) as update:
+        missing: dict[str, None] = {}
         for done, session in enumerate(sessions, start=1):
-            shadows_of(life, data, session)
+            missing |= dict.fromkeys(shadows_of(life, data, session).get("missing", ()))
             update(done, len(sessions), str(session))
+    for why in missing:
+        click.echo(f"not asked: {why}", err=True)
     found = compare(life, first, last)
     told = {"life": life.id, "sessions": len(sessions), "series": found.series.to_dicts(),
-            "versions": found.versions.to_dicts()}  # fmt: skip
+            "versions": found.versions.to_dicts(), "missing": list(missing)}  # fmt: skip
     emit(told, json_output, lambda _: shadow_markdown(found.series))
 
 

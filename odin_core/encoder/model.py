@@ -87,12 +87,7 @@ class TrainedEncoder:
     @cached_property
     def version(self) -> str:
         """ "encoder-" and twelve hex digits of everything that is saved: any other bit gives another version."""
-        digest = hashlib.sha256(_canonical(self._told).encode())
-        for name, tensor in sorted(self._tensors.items()):
-            array = tensor.contiguous().numpy()
-            digest.update(f"{name}{array.dtype}{array.shape}".encode())
-            digest.update(array.tobytes())
-        return f"encoder-{digest.hexdigest()[:12]}"
+        return _version(self._told, self._tensors)
 
     @property
     def curves(self) -> pl.DataFrame:
@@ -145,8 +140,10 @@ class TrainedEncoder:
             OdinError,
         ) as e:
             raise EncoderUnreadable(folder, f"{type(e).__name__}: {e}".splitlines()[0]) from e
-        if found.version != version:
-            raise EncoderUnreadable(folder, f"its content is that of {found.version}, not of {version}")
+        of_content = _version({name: value for name, value in told.items() if name != "version"}, tensors)
+        if of_content != version:
+            raise EncoderUnreadable(folder, f"its content is that of {of_content}, not of {version}")
+        vars(found)["version"] = version  # a configuration that knows more settings today is still that encoder
         return found
 
     @property
@@ -165,6 +162,15 @@ class TrainedEncoder:
         named = {f"{part}.{name}": tensor for part, state in parts.items() for name, tensor in state.items()}
         named |= {f"scaling.{name}": torch.from_numpy(array.copy()) for name, array in scaling.items()}
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+
+def _version(told: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(_canonical(told).encode())
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.contiguous().numpy()
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return f"encoder-{digest.hexdigest()[:12]}"
 
 
 def _canonical(value: Any) -> str:

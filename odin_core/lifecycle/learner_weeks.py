@@ -11,7 +11,6 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 import polars as pl
 
 import odin_core
@@ -24,9 +23,9 @@ from odin_core.lifecycle.learners import (
     PPO_CURVES,
     REINFORCE,
     checkpoints_of,
-    folder_of,
     found_again,
     newest_ppo,
+    ppo_at,
     save_reinforce,
     store,
     write,
@@ -35,23 +34,16 @@ from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import loop_rules
 from odin_core.lifecycle.shadow import NotFinished
 from odin_core.market.derived import mark_of_bars
-from odin_core.policies.actions import FLAT
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.weekly_config import WeekConfig, weekly_ppo
 
 if TYPE_CHECKING:
-    from odin_core.encoder.model import TrainedEncoder
     from odin_core.market.data import MarketData
-    from odin_core.rl.distillation import Distilled
-    from odin_core.rl.policy import TradingPolicy
     from odin_core.rl.reinforce import Learned
     from odin_core.rl.weekly import PPOWeek
-    from odin_core.training.window import TrainingWindow
 
 Progress = Callable[[int, int, str], None]
-DISTILLED_SESSIONS: Final = 60
-"""The last sessions whose contexts a student is taught."""
 CODE: Final = ("rl", "execution")
 """Packages of `odin_core` that a week's learner follows from."""
 
@@ -152,67 +144,39 @@ def distilled_week(life: Life, data: "MarketData", session: date, at: datetime) 
     """The PPO of the week that ends with `session` as a joint policy, and what the translation costs: the one that lies
     there, or a new one. It is stored in the registry (made `at`), where a person may promote it. One row, HEAD.
     Raises NotFinished and what `rl.distillation.distil` raises."""
+    from odin_core.lifecycle.learning import reference_of
+    from odin_core.monitoring.reference import to_json
     from odin_core.policies.joint import version_of
     from odin_core.registry.bundle import bundle_of
-    from odin_core.rl.distillation import TeacherHardlyTrades
+    from odin_core.rl.distillation import TeacherHardlyTrades, distil
+    from odin_core.rl.teaching import lesson
 
     _require_finished(life, session)
     row = life.read(PPO, session).row(0, named=True) if life.lake.has(PPO, session) else None
-    mark = identity(row["version"] if row else None, DISTILLED_SESSIONS, _inputs(life, data, session))
+    mark = identity(row["version"] if row else None, _inputs(life, data, session))
     if (found := found_again(life, DISTILLED, session, mark)) is not None:
         return found
     head: dict[str, Any] = {"encoder": None, "made_from": mark, "version": None, "outcome": "not_trained"}
     if row is None or row["version"] is None:
         head |= dict.fromkeys(("reason", "report"), "the week has no PPO to learn from")
     else:
+        teacher, learner = ppo_at(life, data, session), life.config.learner
+        assert teacher is not None, "its week has a version"
+        window, taught = lesson(life, data, teacher, through=session)
         try:
-            made = _distilled(life, data, session, row["version"])
+            made = distil(window, taught, learner, life.config.seed)
         except TeacherHardlyTrades as too_little:
             head |= dict.fromkeys(("reason", "report"), str(too_little))
         else:
             version, loss = version_of(made.policy), made.report.loss
             facts = {"distilled_from": row["version"], "loss": loss["difference"], "loss_lower": loss["lower"]}
-            life.registry.save(bundle_of(life, version, made.policy, None, facts), at)
+            reference = to_json(reference_of(window, made.walk, life.config))
+            life.registry.save(bundle_of(life, version, made.policy, reference, facts), at)
             told = f"student less teacher {loss['difference']:+.4f} per decision, units of risk"
-            head |= {"version": version, "outcome": "passed", "reason": told, "report": made.report.markdown()}
+            head |= {"version": version, "outcome": "made", "reason": told, "report": made.report.markdown()}
     made_row = pl.DataFrame([head], schema=HEAD)
     write(life, "the distilled policy", session, {DISTILLED: made_row})
     return made_row
-
-
-def _distilled(life: Life, data: "MarketData", session: date, version: str) -> "Distilled":
-    from odin_core.encoder.store import stored
-    from odin_core.lifecycle.run import contexts_with_outcomes
-    from odin_core.rl.distillation import distil
-    from odin_core.rl.policy import TradingPolicy
-    from odin_core.rl.teaching import Taught, grid_actions
-    from odin_core.training.window import TrainingWindow
-
-    policy = TradingPolicy.load(folder_of(life, version))
-    sessions = [s for s in life.commits() if s <= session][-DISTILLED_SESSIONS:]
-    window = TrainingWindow([contexts_with_outcomes(life, data, s) for s in sessions])
-    seen = _seen(life, data, window, policy, stored(data.lake, policy.facts["encoder"]))
-    known = np.asarray(np.isfinite(seen).all(axis=1))
-    action = grid_actions(policy.choose(np.where(known[:, None], seen, np.float32(0))))
-    taught = Taught.sure(version, np.where(known, action, FLAT)[window.known], session)
-    return distil(window, taught, life.config.learner, life.config.seed)
-
-
-def _seen(
-    life: Life, data: "MarketData", window: "TrainingWindow", policy: "TradingPolicy", encoder: "TrainedEncoder"
-) -> np.ndarray:
-    """(contexts, D) what a flat account saw at the close before each session of the window; NaN where nothing."""
-    from odin_core.lifecycle.shadow_learners import at_the_close
-    from odin_core.rl.market_tape import market_tape
-
-    environment = EnvironmentConfig.of(policy.facts["environment"], policy.version)
-    decided = [data.calendar.previous(contexts.session) for contexts in window.sessions]
-    observe = at_the_close(market_tape(data, decided[0], decided[-1], encoder), environment)
-    parts = []
-    for contexts, close in zip(window.sessions, decided, strict=True):
-        asked = life.read("action_outcomes", contexts.session).select("symbol", session=pl.lit(close))
-        parts.append(observe(asked, data.calendar.hours(close).close))
-    return np.concatenate(parts)
 
 
 def _inputs(life: Life, data: "MarketData", session: date) -> str:

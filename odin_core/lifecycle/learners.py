@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
+from odin_core.errors import OdinError
 from odin_core.lake import write_bytes, write_folder
 from odin_core.lifecycle.life import Life, generation_on_disk
 
@@ -96,39 +97,57 @@ def newest_ppo(life: Life, through: date) -> "TradingPolicy | None":
     return TradingPolicy.load(folder_of(life, found[1]["version"])) if found else None
 
 
-def learners_at(life: Life, data: "MarketData", session: date) -> "list[ShadowPolicy]":
-    """The newest policy of each learner that was trained by the close of `session`, to be asked as a shadow there."""
-    return [policy for policy in (_ppo_at(life, data, session), _reinforce_at(life, session)) if policy]
+def learners_at(life: Life, data: "MarketData", session: date) -> "tuple[list[ShadowPolicy], list[str]]":
+    """The newest policy of each learner that was trained by the close of `session`, to be asked as a shadow there; and
+    why one that should be there cannot be asked, since it must not keep the others from being."""
+    policies, missing = [], []
+    for find in (ppo_at, _reinforce_at):
+        try:
+            policy = find(life, data, session)
+        except OdinError as error:
+            missing.append(str(error))
+        else:
+            policies += [policy] if policy else []
+    return policies, missing
 
 
 def shadows_of(life: Life, data: "MarketData", session: date) -> dict[str, Any]:
-    """Ask and carry out the shadows of a finished session, store them and the PPO's reasons; numbers to plot.
-    Raises what `shadow.shadow_session` raises."""
+    """Ask and carry out the shadows of a finished session, store them and the PPO's reasons; numbers to plot, and
+    `missing` where a learner could not be asked. Raises what `shadow.shadow_session` raises."""
     from odin_core.lifecycle.shadow import shadow_session, write_shadow
 
-    made = shadow_session(life, data, session, learners_at(life, data, session))
+    policies, missing = learners_at(life, data, session)
+    made = shadow_session(life, data, session, policies)
     write_shadow(life, made, wait=WAIT)
-    policy = newest_ppo(life, session)
-    reasons = None
-    if policy is not None:
-        from odin_core.encoder.store import stored
-        from odin_core.rl.explained import explanations_of
-
-        encoder = stored(data.lake, policy.facts["encoder"])
-        reasons = explanations_of(policy, encoder, data, session, made.recommendations)
-        write(life, "the explanations", session, {EXPLANATIONS: reasons})
+    explained = 0
+    if any(policy.name == "ppo" for policy in policies):
+        explained = _explain(life, data, session, made.recommendations)
     known = made.replay.filter((pl.col("status") != "skipped") & pl.col("complete"))
     by_role = known.group_by("policy").agg(pl.col("reward").mean()).sort("policy")
     return {
         "versions": made.recommendations["version"].n_unique(),
         "choices": made.recommendations.height,
         "outcomes": made.replay.height,
-        "explained": reasons.height if reasons is not None else 0,
+        "explained": explained,
         **{f"reward_{policy}": reward for policy, reward in by_role.iter_rows()},
+        **({"missing": missing} if missing else {}),
     }
 
 
-def _ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | None":
+def _explain(life: Life, data: "MarketData", session: date, choices: pl.DataFrame) -> int:
+    """Store the PPO's reasons for what it chose at a close; how many there are."""
+    from odin_core.encoder.store import stored
+    from odin_core.rl.explained import explanations_of
+
+    policy = newest_ppo(life, session)
+    assert policy is not None, "it was asked"
+    reasons = explanations_of(policy, stored(data.lake, policy.facts["encoder"]), data, session, choices)
+    write(life, "the explanations", session, {EXPLANATIONS: reasons})
+    return reasons.height
+
+
+def ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | None":
+    """The PPO of the last week up to `session`, as a shadow. Raises PolicyUnreadable, EncoderUnreadable."""
     from odin_core.lifecycle.shadow_learners import EnvironmentShadow, at_the_close
 
     found = _newest(life, PPO, session)
@@ -155,7 +174,7 @@ def _ppo_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | No
     return EnvironmentShadow("ppo", policy.version, through, policy, observe)
 
 
-def _reinforce_at(life: Life, session: date) -> "ShadowPolicy | None":
+def _reinforce_at(life: Life, data: "MarketData", session: date) -> "ShadowPolicy | None":
     from odin_core.lifecycle.shadow_learners import GridShadow
 
     found = _newest(life, REINFORCE, session)

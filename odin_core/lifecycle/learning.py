@@ -151,7 +151,7 @@ def try_candidate(state: LoopState, config: LifeConfig, ceiling: float, findings
                 seeds = seed_spread(window, config.learner, [config.seed + i for i in range(gate.min_seeds)])
                 evidence = replace(evidence, seeds=seeds, findings=findings() if findings else {})
                 verdict = judge(evidence, gate)
-            judged = Judged(version_of(model), model, _reference(window, walk, config), evidence, verdict)
+            judged = Judged(version_of(model), model, reference_of(window, walk, config), evidence, verdict)
             reason = verdict.reason
     return Trial(state, fresh, manifest, dataset, len(window), judged, reason)
 
@@ -266,7 +266,7 @@ def gate_config(config: LifeConfig, ceiling: float) -> GateConfig:
     )
 
 
-def _reference(window: TrainingWindow, walk: WalkForward, config: LifeConfig) -> Reference:
+def reference_of(window: TrainingWindow, walk: WalkForward, config: LifeConfig) -> Reference:
     """What drift is measured against: the model's features, the walk-forward's scores, and what became of contexts."""
     score = np.full(len(window), np.nan)
     score[walk.rows] = walk.score

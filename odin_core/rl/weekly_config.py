@@ -8,7 +8,7 @@ from odin_core.configuration import Settings
 from odin_core.rl.learner_config import PPOConfig
 
 STEPS: Final = 300_000
-"""Bars of one seed's weekly training where the home says nothing else: five seeds take about half a minute."""
+"""Bars of one seed's weekly training where the home says nothing else: five seeds take a minute or two."""
 
 
 def weekly_ppo() -> PPOConfig:

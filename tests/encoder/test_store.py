@@ -11,6 +11,7 @@ from slowlearners import ENCODER, MONTH, learned
 
 from odin_core.encoder import store
 from odin_core.encoder.embedding import sessions_read
+from odin_core.encoder.model import FACTS, EncoderUnreadable, TrainedEncoder, _version
 from odin_core.encoder.store import MonthUnreadable, NoEncoder, in_force, kept_embeddings, months, require_in_force
 from odin_core.lake import write_folder
 from odin_core.market.data import MarketData
@@ -119,3 +120,19 @@ def test_a_damaged_entry_is_named_with_what_to_do(data: MarketData, tmp_path):
     (tmp_path / store.FOLDER / "month=2022-12.json").write_text(json.dumps({"version": "encoder-1"}))
     with pytest.raises(MonthUnreadable, match=r"month=2022-12\.json is damaged .* train that month's encoder again"):
         months(lake)
+
+
+def test_an_encoder_of_before_a_setting_existed_is_still_that_encoder(data: MarketData, tmp_path):
+    model = store.stored(data.lake, months(data.lake)[0].version)
+    model.save(tmp_path)
+    told = json.loads((tmp_path / FACTS).read_text())
+    del told["config"]["sessions"]
+    told["version"] = _version({k: v for k, v in told.items() if k != "version"}, model._tensors)
+    (tmp_path / FACTS).write_text(json.dumps(told))
+    found = TrainedEncoder.load(tmp_path)
+    assert found.version == told["version"] != model.version
+    assert found.config == model.config
+    told["features"] = told["features"][::-1]
+    (tmp_path / FACTS).write_text(json.dumps(told))
+    with pytest.raises(EncoderUnreadable, match="its content is that of"):
+        TrainedEncoder.load(tmp_path)

@@ -11,6 +11,7 @@ import pytest
 import slowlearners
 import smalllives
 
+from odin_core.encoder import store as encoders
 from odin_core.encoder.store import months
 from odin_core.home import TrainingBusy, open_home
 from odin_core.lifecycle import learners
@@ -22,6 +23,7 @@ from odin_core.lifecycle.life import Life
 from odin_core.lifecycle.run import RewoundMeanwhile
 from odin_core.lifecycle.shadow import NotFinished
 from odin_core.market.data import MarketData
+from odin_core.monitoring.reference import from_json
 from odin_core.rl import weekly
 from odin_core.rl.config import EnvironmentConfig
 from odin_core.rl.evaluation import SEEDS
@@ -149,7 +151,7 @@ def test_a_rewound_life_keeps_the_learners_of_the_weeks_that_it_keeps(grown, tmp
     policy = newest_ppo(life, NEXT)
     assert policy is not None
     assert policy.version == week["version"][0]
-    assert {found.name for found in learners_at(life, data, NEXT)} >= {"ppo"}
+    assert {found.name for found in learners_at(life, data, NEXT)[0]} >= {"ppo"}
     shutil.rmtree(learners.folder_of(life, policy.version))
     with pytest.raises(pytest.fail.Exception):  # its table alone is no week
         ppo_week(life, data, WEEK)
@@ -172,7 +174,7 @@ def test_a_session_that_the_tape_does_not_know_is_left_alone(grown, monkeypatch:
         raise NothingOnTape("demo", NEXT, NEXT)
 
     monkeypatch.setattr("odin_core.rl.market_tape.market_tape", nothing)
-    (ppo,) = [policy for policy in learners_at(life, data, NEXT) if policy.name == "ppo"]
+    (ppo,) = [policy for policy in learners_at(life, data, NEXT)[0] if policy.name == "ppo"]
     contexts = data.decision_rows(NEXT)
     assert not ppo.choose(contexts, data.calendar.hours(NEXT).close).side.any()
 
@@ -207,8 +209,8 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_policy(grown, tmp_path:
 
 def test_learners_are_asked_from_the_close_that_they_were_trained_at(grown):
     life, data = grown
-    assert learners_at(life, data, date(2023, 1, 12)) == []
-    names = {policy.name: policy.trained_through for policy in learners_at(life, data, WEEK)}
+    assert learners_at(life, data, date(2023, 1, 12)) == ([], [])
+    names = {policy.name: policy.trained_through for policy in learners_at(life, data, WEEK)[0]}
     assert names["ppo"] == WEEK
     assert names.get("reinforce", WEEK) <= WEEK
 
@@ -252,7 +254,7 @@ def test_a_week_without_an_encoder_says_what_it_needs(tmp_path: Path):
     found = ppo_week(life, data, WEEK)
     assert found["outcome"].to_list() == ["not_trained"]
     assert "odin encoder train" in found["reason"][0]
-    assert learners_at(life, data, WEEK) == []
+    assert learners_at(life, data, WEEK) == ([], [])
     assert distilled_week(life, data, WEEK, AT)["outcome"].to_list() == ["not_trained"]
     with pytest.raises(NoLearner, match="odin rl train"):
         review_ppo(life, data)
@@ -274,3 +276,25 @@ def test_the_review_shows_curves_actions_and_forecasts(grown):
     assert found.picture[1].startswith(b"\x89PNG")
     assert "after its training" in found.markdown
     assert found.html.count("data:image/png;base64,") == 3
+
+
+def test_a_learner_that_cannot_be_asked_is_named_and_the_others_are_asked(tmp_path: Path):
+    life, data = slowlearners.begin(tmp_path / "home")
+    ppo_week(life, data, WEEK)
+    shutil.rmtree(data.lake.root / encoders.FOLDER)
+    encoders._loaded.cache_clear()
+    numbers = shadows_of(life, data, WEEK)
+    assert [encoders.FOLDER in told for told in numbers["missing"]] == [True]
+    roles = {*life.read("shadow_recommendations", WEEK)["role"]}
+    assert {"rules", "random"} <= roles
+    assert "learner" not in roles
+
+
+def test_a_distilled_policy_has_what_drift_is_measured_against(grown, monkeypatch: pytest.MonkeyPatch):
+    life, data = grown
+    monkeypatch.setattr("odin_core.rl.distillation.FEWEST_TRADES", 0)
+    made = distilled_week(life, data, WEEK, AT)
+    assert made["outcome"].to_list() == ["made"]
+    version = made["version"][0]
+    assert from_json(life.registry.bundle(version).parts["reference"]).window_sessions > 0
+    assert life.registry.facts(version)["distilled_from"] == life.read("ppo_policy", WEEK)["version"][0]
