@@ -180,7 +180,7 @@ for command in (fetch, check, login, tap, compact, actions, fundamentals, option
     data.add_command(command)
 for group in (alerts, data, database, dataset, encoder, features, labels, life, registry, rl, structure):
     cli.add_command(group)
-for command in (learners.train, learners.distil, learners.report, learners.shadow):
+for command in (learners.train, learners.distil, learners.report, learners.shadow, learners.explain):
     rl.add_command(command)
 for command in (drift, evaluate, performance):
     cli.add_command(command)

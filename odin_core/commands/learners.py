@@ -1,4 +1,4 @@
-"""`odin rl train`, `distil`, `report`, `shadow`: the week's slow learners of a life, and what they would have done."""
+"""`odin rl train`, `distil`, `report`, `shadow`, `explain`: a life's slow learners, and what they would have done."""
 
 import sys
 from datetime import date
@@ -27,6 +27,11 @@ class NoWeekOver(OdinError):
             f"life {life.id} of {life.market} has not finished the last session of {asked} (its head is {life.head}); "
             f"learners learn at a week's last close: odin bootstrap --market {life.market} runs it on"
         )
+
+
+class NotAPicture(OdinError):
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} names neither a page nor a picture; end it with .html or .png")
 
 
 @click.command()
@@ -107,6 +112,55 @@ def shadow(
     told = {"life": life.id, "sessions": len(sessions), "series": found.series.to_dicts(),
             "versions": found.versions.to_dicts(), "missing": list(missing)}  # fmt: skip
     emit(told, json_output, lambda _: shadow_markdown(found.series))
+
+
+@click.command()
+@click.argument("session", type=SESSION)
+@common
+@life_option
+@click.option("--symbol", help="Default: the one that the policy was surest of.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where the page goes, .html or .png.")
+@as_json
+def explain(
+    session: date,
+    home: Path,
+    market: str,
+    life_id: str | None,
+    symbol: str | None,
+    out: Path | None,
+    json_output: bool,
+) -> None:
+    """Why the week's PPO would have traded at the close of SESSION.
+
+    What it saw that made the choice likely, and how much each bar of its window counted, drawn under the candles with
+    what became of the trade."""
+    from odin_core.lake import write_bytes
+    from odin_core.lifecycle.explained_trade import explained_trade
+    from odin_core.rl.trade_picture import trade_page, trade_picture
+
+    if out is not None and out.suffix not in (".html", ".png"):
+        raise NotAPicture(out)
+    life, data = _life(home, market, life_id)
+    found = explained_trade(life, data, session, symbol)
+    path = out or life.reports / f"explanation-{session}-{found.explanation.symbol}.html"
+    drawn = trade_picture(*found) if path.suffix == ".png" else trade_page(*found).encode()
+    write_bytes(drawn, path)
+    told = found.explanation
+    shown = {"symbol": told.symbol, "version": told.version, "choice": told.choice, "report": str(path),
+             "log_probability": told.log_probability, "delta": told.delta,
+             "features": [f._asdict() for f in told.features],
+             "window_features": [f._asdict() for f in told.window_features]}  # fmt: skip
+    emit(shown, json_output, _explained)
+
+
+def _explained(shown: dict[str, Any]) -> str:
+    likely = f"log probability {shown['log_probability']:.3f}"
+    return "\n".join([
+        f"{shown['symbol']}, {shown['version']}: choice {shown['choice']}, {likely}",
+        text.table(shown["features"]),
+        text.table(shown["window_features"]),
+        f"report      {shown['report']}",
+    ])  # fmt: skip
 
 
 def _life(home: Path, market: str, life_id: str | None) -> "tuple[Life, MarketData]":

@@ -16,6 +16,7 @@ from odin_core.encoder.store import months
 from odin_core.home import TrainingBusy, open_home
 from odin_core.lifecycle import learners
 from odin_core.lifecycle import life as lives
+from odin_core.lifecycle.explained_trade import NothingExplained, explained_trade
 from odin_core.lifecycle.learner_review import NoLearner, review_ppo
 from odin_core.lifecycle.learner_weeks import distilled_week, ppo_week, reinforce_week
 from odin_core.lifecycle.learners import learners_at, newest_ppo, shadows_of
@@ -30,6 +31,7 @@ from odin_core.rl.evaluation import SEEDS
 from odin_core.rl.explain import explanations
 from odin_core.rl.learner_config import PPOConfig
 from odin_core.rl.market_tape import NothingOnTape
+from odin_core.rl.trade_picture import trade_picture
 from odin_core.rl.weekly_config import WeekConfig
 
 WEEK, NEXT, LAST = date(2023, 1, 13), date(2023, 1, 16), date(2023, 1, 17)
@@ -233,6 +235,14 @@ def test_shadows_of_a_session_hold_the_ppo_and_its_reasons(grown, monkeypatch: p
     still_open = life.read("shadow_open", NEXT).filter(version=bold.version)
     assert {*carried["decision_id"], *still_open["decision_id"]} == set(asked["decision_id"])
     assert carried["reward"].is_finite().any()
+    found = explained_trade(life, data, WEEK)
+    assert trade_picture(*found).startswith(b"\x89PNG")
+    became = carried.filter(decision_id=found.explanation.decision_id)
+    assert found.trade.entry == became["entry_price"][0]
+    assert found.trade.stop < found.trade.entry < found.trade.target
+    assert found.trade.entered == became["entry_ts"].dt.truncate("5m")[0]
+    with pytest.raises(NothingExplained, match=r"SYN999 at the close .* there are reasons for SYN0"):
+        explained_trade(life, data, WEEK, "SYN999")
     told = explanations(life.read("explanations", WEEK))
     assert [abs(each.delta) < 1e-3 for each in told] == [True] * 5
     assert all(abs(each.window_delta or 0.0) < 0.05 and len(each.saliency) >= 32 for each in told)
