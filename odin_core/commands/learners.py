@@ -136,7 +136,7 @@ def explain(
     what became of the trade."""
     from odin_core.lake import write_bytes
     from odin_core.lifecycle.explained_trade import explained_trade
-    from odin_core.rl.trade_picture import trade_page, trade_picture
+    from odin_core.rl.trade_picture import in_words, trade_page, trade_picture
 
     if out is not None and out.suffix not in (".html", ".png"):
         raise NotAPicture(out)
@@ -146,7 +146,7 @@ def explain(
     drawn = trade_picture(*found) if path.suffix == ".png" else trade_page(*found).encode()
     write_bytes(drawn, path)
     told = found.explanation
-    shown = {"symbol": told.symbol, "version": told.version, "choice": told.choice, "report": str(path),
+    shown = {"symbol": told.symbol, "version": told.version, "choice": in_words(told.choice), "report": str(path),
              "log_probability": told.log_probability, "delta": told.delta,
              "features": [f._asdict() for f in told.features],
              "window_features": [f._asdict() for f in told.window_features]}  # fmt: skip
@@ -156,7 +156,7 @@ def explain(
 def _explained(shown: dict[str, Any]) -> str:
     likely = f"log probability {shown['log_probability']:.3f}"
     return "\n".join([
-        f"{shown['symbol']}, {shown['version']}: choice {shown['choice']}, {likely}",
+        f"{shown['symbol']}, {shown['version']}: {shown['choice']}, {likely}",
         text.table(shown["features"]),
         text.table(shown["window_features"]),
         f"report      {shown['report']}",

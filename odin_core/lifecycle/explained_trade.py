@@ -33,7 +33,7 @@ class NothingExplained(OdinError):
 
 class ExplainedTrade(NamedTuple):
     explanation: "Explanation"
-    bars: pl.DataFrame  # BARS of the encoder's interval, a few sessions before the decision to the one after it
+    bars: pl.DataFrame  # BARS of the encoder's interval, a few sessions before the decision to the one after, if over
     trade: "Trade"
 
 
@@ -52,8 +52,7 @@ def explained_trade(life: Life, data: "MarketData", session: date, symbol: str |
     interval = stored(data.lake, explanation.encoder or "").config.interval
     following = data.calendar.next(session)
     before = data.calendar.sessions(last=session)[-1 - SESSIONS_BEFORE :]
-    last = following if data.has_any(following) else session
-    bars = data.read([explanation.symbol], before[0], last, interval)
+    bars = data.read([explanation.symbol], before[0], following if life.committed(following) else session, interval)
     who = (pl.col("decision_id") == explanation.decision_id) & (pl.col("version") == explanation.version)
     (chosen,) = life.read("shadow_recommendations", session).filter(who).rows(named=True)
     outcomes = life.lake.read("shadow_replay", following) if life.lake.has("shadow_replay", following) else None

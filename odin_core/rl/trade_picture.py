@@ -167,14 +167,17 @@ def _drawn(explanation: Explanation, bars: pl.DataFrame, trade: Trade, shown: in
     )
 
 
+def in_words(choice: tuple[int, ...]) -> str:
+    """What an action of the environment says: position, and where there is one its size, stop and target."""
+    position, size, stop, target = choice
+    told = f", size {SIZES[size]:g}, stop {STOPS[stop]:g} ATR, target {TARGETS[target]:g} stops"
+    return POSITIONS[position] + (told if position != FLAT else "")
+
+
 def _title(explanation: Explanation) -> str:
-    position, size, stop, target = explanation.choice
-    told = POSITIONS[position]
-    if position != FLAT:
-        told += f", size {SIZES[size]:g}, stop {STOPS[stop]:g} ATR, target {TARGETS[target]:g} stops"
     return (
-        f"{explanation.symbol} at {explanation.known_at:%Y-%m-%d %H:%M} UTC, {explanation.version}: {told} "
-        f"(log probability {explanation.log_probability:.2f})"
+        f"{explanation.symbol} at {explanation.known_at:%Y-%m-%d %H:%M} UTC, {explanation.version}: "
+        f"{in_words(explanation.choice)} (log probability {explanation.log_probability:.2f})"
     )
 
 
