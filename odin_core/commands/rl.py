@@ -167,13 +167,11 @@ def _held(found: "OfflineData", parts: "Parts") -> "date":
 
 def _write(content: bytes, path: Path) -> None:
     """Whole or not at all. Raises NotWritable."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    from odin_core.lake import write_bytes
+
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        write_bytes(content, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise NotWritable(path, error.strerror or str(error)) from error
 
 

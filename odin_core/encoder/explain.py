@@ -4,8 +4,7 @@
 `rl.explain` a policy's. What is explained is a sum: attributions add up to what the window changes against a baseline.
 Attention rollout tells of a transformer alone where it looked; that says less, since looking is not using."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
@@ -20,6 +19,7 @@ from odin_core.errors import OdinError, nearest
 from odin_core.features.series import FloatArray, IntArray
 from odin_core.features.windows import BoolArray, Float32Array, SequenceWindows
 from odin_core.market.calendar import SessionCalendar
+from odin_core.threads import one_thread
 
 if TYPE_CHECKING:
     from odin_core.encoder.model import TrainedEncoder
@@ -272,14 +272,3 @@ def attention_rollout(attention: Sequence[NDArray[np.floating]]) -> FloatArray:
         mixed = layer.astype(np.float64).mean(axis=1) + np.eye(layer.shape[2])
         total = mixed / mixed.sum(axis=2, keepdims=True) @ total
     return total
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread, whose sums have one order; as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

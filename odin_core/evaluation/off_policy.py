@@ -22,14 +22,13 @@ import polars as pl
 
 from odin_core.errors import OdinError
 from odin_core.evaluation.splits import PurgedKFold
-from odin_core.policies.actions import ACTIONS, FLAT, SHAPE, Proposals
+from odin_core.policies.actions import FLAT, PER_SIDE, Proposals
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Method = Literal["student", "bootstrap"]
 Match = Literal["action", "side"]
 NAN = float("nan")
-PER_SIDE = ACTIONS // SHAPE[0]  # actions of the grid on each side
 FEW_ROWS = 30.0  # effective ones, below which an estimate is doubted
 HEAVY = 0.1  # share of all weight that one row may carry without a doubt
 MUCH_CLIPPED = 0.05  # share of rows

@@ -15,6 +15,7 @@ STOPS = (1.0, 1.5, 2.0, 3.0)
 TARGETS = (1.0, 1.5, 2.0, 3.0)
 SHAPE = (len(SIDES), len(SIZES), len(STOPS), len(TARGETS))
 ACTIONS = int(np.prod(SHAPE))
+PER_SIDE = ACTIONS // SHAPE[0]  # the first so many are long, the others short
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

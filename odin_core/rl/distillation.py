@@ -31,9 +31,9 @@ from odin_core.evaluation.bootstrap import bootstrap_difference, bootstrap_metri
 from odin_core.evaluation.splits import PurgedWalkForward, TooFewSessions
 from odin_core.lifecycle.config import LearnerConfig
 from odin_core.policies import joint
-from odin_core.policies.actions import FLAT, SHAPE, TARGETS, FloatArray, IntArray, Proposals
+from odin_core.policies.actions import FLAT, PER_SIDE, SHAPE, TARGETS, FloatArray, IntArray, Proposals
 from odin_core.policies.joint import JointPolicy, WalkForward, train_joint, version_of
-from odin_core.rl.teaching import PER_SIDE, Taught, position_of
+from odin_core.rl.teaching import Taught, position_of
 from odin_core.training.window import TrainingWindow
 
 FEWEST_TRADES = 30  # of the teacher in the sessions learned from

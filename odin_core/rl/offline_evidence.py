@@ -16,10 +16,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from odin_core.errors import OdinError
-from odin_core.policies.actions import ACTIONS, FLAT, FloatArray, IntArray
+from odin_core.policies.actions import ACTIONS, FLAT, PER_SIDE, FloatArray, IntArray
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import Matrix, OfflineData
-from odin_core.rl.reinforce_policy import PER_SIDE, Scaling
+from odin_core.rl.reinforce_policy import Scaling
 from odin_core.rl.reward_engine import shaped
 
 Kind = Literal["choices", "explored"]

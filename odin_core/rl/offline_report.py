@@ -20,11 +20,11 @@ from odin_core.evaluation.off_policy import (
     linear_rewards,
     self_normalised,
 )
-from odin_core.policies.actions import ACTIONS, FLAT, FloatArray, IntArray
+from odin_core.policies.actions import ACTIONS, FLAT, PER_SIDE, FloatArray, IntArray
 from odin_core.rl.offline_config import ReinforceConfig
 from odin_core.rl.offline_data import OfflineData, Parts, column, grid_reward
 from odin_core.rl.offline_evidence import evidence
-from odin_core.rl.reinforce_policy import PER_SIDE, ReinforcePolicy
+from odin_core.rl.reinforce_policy import ReinforcePolicy
 
 if TYPE_CHECKING:
     from odin_core.lifecycle.life import Life

@@ -10,8 +10,7 @@ Same data and configuration give the same policy, byte for byte, also through a 
 thread."""
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +43,7 @@ from odin_core.rl.offline_evidence import (
 )
 from odin_core.rl.reinforce_policy import ReinforcePolicy, Scaling, by_context, design, log_odds, log_prior, with_flat
 from odin_core.rl.reward_engine import Objective, objective
+from odin_core.threads import one_thread
 
 Progress = Callable[[int, int, str], None]
 FEWEST_OUTCOMES = 30  # of proposed trades on later sessions, below which the confidence is one half
@@ -348,17 +348,6 @@ def confidence(policy: ReinforcePolicy, later: OfflineData) -> tuple[float, floa
     a, b = logistic_line(log_odds(chance[known, :ACTIONS].sum(axis=1)), won)
     share = float(won.mean())
     return (a, b) if b > 0 else (float(np.log(share) - np.log1p(-share)), 0.0)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread inside, on as many as before afterwards: sums do not depend on the machine's cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _fingerprint(*parts: OfflineData) -> str:

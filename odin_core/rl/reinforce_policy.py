@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from odin_core.errors import OdinError
-from odin_core.policies.actions import ACTIONS, FLAT, SHAPE, SIDES, FloatArray, Proposals
+from odin_core.policies.actions import ACTIONS, FLAT, PER_SIDE, SHAPE, SIDES, FloatArray, Proposals
 from odin_core.rl.offline_data import Matrix
 
 Heads = Literal["side", "factored", "joint"]
 Weights = dict[str, FloatArray]
 TIE = 1e-9  # of probabilities, which stays flat
 FAR = 5.0  # standard deviations at which a feature is cut
-PER_SIDE = ACTIONS // SHAPE[0]
 
 
 class PolicyUnreadable(OdinError):

@@ -12,6 +12,7 @@ import numpy as np
 from odin_core.policies.actions import (
     ACTIONS,
     FLAT,
+    PER_SIDE,
     SHAPE,
     SIZES,
     STOPS,
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from odin_core.lifecycle.shadow_choices import ShadowPolicy
     from odin_core.market.data import MarketData
     from odin_core.training.window import TrainingWindow
-
-PER_SIDE = ACTIONS // SHAPE[0]
 
 
 class Teacher(Protocol):
